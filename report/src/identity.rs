@@ -1,0 +1,240 @@
+//! Who a node is: its Kubernetes name, the `nodeID` it proposes, and the machine behind it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// A node's identity as its agent sees it. The agent proposes, the aggregator accepts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeIdentity {
+    /// The name of the Kubernetes Node.
+    pub name: NodeName,
+    /// The value that the agent would put on the `nodeID` label.
+    pub proposed_id: NodeId,
+    /// Where the proposal comes from.
+    pub id_source: IdSource,
+    /// Tells machines apart without giving away their machine id; `None` where the machine has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine_hash: Option<MachineHash>,
+}
+
+/// Where a proposed `nodeID` comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum IdSource {
+    /// The operator gave it (`--node-id`).
+    Explicit,
+    /// The Node carries the label already.
+    Label,
+    /// Made from the node's name, as AIOS's own services assume.
+    NodeName,
+}
+
+/// Implements what the validated string types below share.
+macro_rules! validated_string {
+    ($name:ident, $error:ident) => {
+        impl $name {
+            /// The text itself.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = $error;
+
+            fn try_from(text: String) -> Result<Self, $error> {
+                Self::check(&text)?;
+                Ok(Self(text))
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = $error;
+
+            fn from_str(text: &str) -> Result<Self, $error> {
+                Self::try_from(text.to_owned())
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> Self {
+                value.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+/// The value of the `nodeID` label: a Kubernetes label value that is not empty.
+///
+/// At most 63 characters of `[A-Za-z0-9._-]`, letters or digits at both ends.
+/// Source: Kubernetes documentation, "Labels and Selectors", syntax and character set.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NodeId(String);
+
+impl NodeId {
+    /// The longest label value that Kubernetes takes, in characters.
+    pub const MAX_CHARS: usize = 63;
+
+    fn check(text: &str) -> Result<(), InvalidNodeId> {
+        let problem = if text.is_empty() {
+            "is empty".to_owned()
+        } else if text.chars().count() > Self::MAX_CHARS {
+            format!(
+                "has {} characters, a label value has at most {}",
+                text.chars().count(),
+                Self::MAX_CHARS
+            )
+        } else if !text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+            "holds a character other than letters, digits, '.', '_' and '-'".to_owned()
+        } else if !text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            || !text.ends_with(|c: char| c.is_ascii_alphanumeric())
+        {
+            "does not begin and end with a letter or digit".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(InvalidNodeId { text: shown(text), problem })
+    }
+}
+
+validated_string!(NodeId, InvalidNodeId);
+
+/// A text that cannot be a `nodeID`.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("node id \"{text}\" {problem}")]
+pub struct InvalidNodeId {
+    text: String,
+    problem: String,
+}
+
+/// The name of a Kubernetes Node: a DNS subdomain (RFC 1123) of at most 253 characters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NodeName(String);
+
+impl NodeName {
+    fn check(text: &str) -> Result<(), InvalidNodeName> {
+        let problem = if text.is_empty() {
+            "is empty".to_owned()
+        } else if text.len() > 253 {
+            format!("has {} bytes, a node name has at most 253", text.len())
+        } else if !text.split('.').all(is_dns_label) {
+            "is no DNS subdomain: lower-case letters, digits, '-' and '.', letters or digits at both ends of each part"
+                .to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(InvalidNodeName { text: shown(text), problem })
+    }
+}
+
+validated_string!(NodeName, InvalidNodeName);
+
+/// A text that cannot be a Node's name.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("node name \"{text}\" {problem}")]
+pub struct InvalidNodeName {
+    text: String,
+    problem: String,
+}
+
+/// An application-specific hash of `/etc/machine-id`: 32 lower-case hexadecimal digits.
+///
+/// The machine id itself is confidential (machine-id(5)) and never leaves the machine.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MachineHash(String);
+
+impl MachineHash {
+    fn check(text: &str) -> Result<(), InvalidMachineHash> {
+        if text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            Ok(())
+        } else {
+            Err(InvalidMachineHash { text: shown(text) })
+        }
+    }
+}
+
+validated_string!(MachineHash, InvalidMachineHash);
+
+/// A text that cannot be a machine's hash.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("machine hash \"{text}\" is not 32 lower-case hexadecimal digits")]
+pub struct InvalidMachineHash {
+    text: String,
+}
+
+fn is_dns_label(part: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    !part.is_empty()
+        && part.bytes().all(|b| inner(b) || b == b'-')
+        && !part.starts_with('-')
+        && !part.ends_with('-')
+}
+
+/// A rejected text as an error may show it: escaped and short, whatever it was.
+fn shown(text: &str) -> String {
+    const SHOWN_CHARS: usize = 80;
+    let mut short: String = text.chars().take(SHOWN_CHARS).flat_map(char::escape_default).collect();
+    if text.chars().nth(SHOWN_CHARS).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_ids() {
+        let longest = "a".repeat(63);
+        for good in ["a", "node-1", "Node_1.example", "0", longest.as_str()] {
+            assert_eq!(good.parse::<NodeId>().map(|id| id.to_string()).as_deref(), Ok(good));
+        }
+        let too_long = "a".repeat(64);
+        for (bad, problem) in [
+            ("", "is empty"),
+            (too_long.as_str(), "has 64 characters"),
+            ("a\0b", "holds a character other"),
+            ("a b", "holds a character other"),
+            ("nöde", "holds a character other"),
+            ("-a", "does not begin and end"),
+            ("a.", "does not begin and end"),
+        ] {
+            let message = bad.parse::<NodeId>().expect_err(bad).to_string();
+            assert!(message.contains(problem), "{bad:?}: {message}");
+            assert!(!message.contains('\0'), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn node_names() {
+        let longest = vec!["a".repeat(62); 4].join(".") + "a";
+        for good in ["a", "node-1", "ip-10-0-0-1.ec2.internal", longest.as_str()] {
+            assert!(good.parse::<NodeName>().is_ok(), "{good}");
+        }
+        for (bad, problem) in [
+            ("", "is empty"),
+            ("Node", "is no DNS subdomain"),
+            ("a..b", "is no DNS subdomain"),
+            ("-a", "is no DNS subdomain"),
+            ("a_b", "is no DNS subdomain"),
+            (&"a".repeat(254), "has 254 bytes"),
+        ] {
+            let message = bad.parse::<NodeName>().expect_err(bad).to_string();
+            assert!(message.contains(problem), "{bad:?}: {message}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The wire contract between `rollcall-agent` and `rollcall-aggregator`: what an agent posts to
+//! `/v1/reports`, and what it gets back.
+//!
+//! Types only: no I/O, no clock, no async. Everything on the wire is JSON in camelCase; sizes are
+//! bytes, link speeds Mbit/s.
+//!
+//! # Compatibility
+//!
+//! [`SCHEMA_VERSION`] grows only when an older reader would misunderstand a report. Fields may be
+//! added without it: readers ignore what they do not know, and the aggregator keeps the report as
+//! it was sent. The frozen reports under `examples/` must parse for ever.
+
+mod identity;
+mod inventory;
+mod plausible;
+mod reading;
+mod reply;
+
+use serde::{Deserialize, Serialize};
+
+pub use identity::{
+    IdSource, InvalidMachineHash, InvalidNodeId, InvalidNodeName, MachineHash, NodeId,
+    NodeIdentity, NodeName,
+};
+pub use inventory::{
+    Accelerator, Attachment, ComputeCapability, Cpu, Disk, Gpu, GpuFailure, Gpus,
+    InvalidComputeCapability, Inventory, Link, Machine, Memory, Nic, NicKind, NvidiaDriver,
+    Subject, Swap,
+};
+pub use plausible::{Implausible, MAX_TEXT_CHARS, clean_text};
+pub use reading::{Reading, error_chain};
+pub use reply::{Assignment, Refusal, RefusalCode};
+
+/// The schema version that this crate writes, and the newest that it reads.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The largest report that an aggregator takes, in bytes.
+pub const MAX_REPORT_BYTES: usize = 256 * 1024;
+
+/// Where reports are posted, below the aggregator's URL.
+pub const REPORTS_PATH: &str = "/v1/reports";
+
+/// All that an agent says about its node, whole at every interval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeReport {
+    /// Version of this schema, see [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The program that made the report.
+    pub agent: Agent,
+    /// Which node this is.
+    pub node: NodeIdentity,
+    /// What the node has.
+    pub inventory: Inventory,
+}
+
+/// The program that made a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Agent {
+    /// The agent's version, for example `0.1.0`.
+    pub version: String,
+}

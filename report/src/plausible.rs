@@ -1,0 +1,231 @@
+//! Bounds that no real machine passes. What lies beyond them is a fault or an attack, and is
+//! refused whole; within them, sums over a hundred thousand nodes stay far from overflow.
+
+use thiserror::Error;
+
+use crate::{NodeReport, SCHEMA_VERSION};
+
+/// The longest text that a report may carry in one field, in characters.
+pub const MAX_TEXT_CHARS: usize = 512;
+
+const MAX_CPUS: u64 = 1 << 16;
+const MAX_MEMORY_BYTES: u64 = 1 << 52;
+const MAX_STORAGE_BYTES: u64 = 1 << 60;
+const MAX_GPU_MEMORY_BYTES: u64 = 1 << 44;
+const MAX_SPEED_MBPS: u64 = 10_000_000;
+const MAX_DISKS: u64 = 4096;
+const MAX_NICS: u64 = 1024;
+const MAX_GPUS: u64 = 256;
+
+/// A report that cannot be true.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Implausible {
+    /// A version of the schema that this program does not know.
+    #[error(
+        "schema version {found} is unknown here, this program reads up to {SCHEMA_VERSION}: upgrade it first"
+    )]
+    SchemaVersion {
+        /// The version found.
+        found: u32,
+    },
+    /// A number outside what machines have.
+    #[error("{field} is {value}, which is outside {min} to {max}")]
+    Number {
+        /// The field's path in the report.
+        field: String,
+        /// What it says.
+        value: u64,
+        /// The least that is believed.
+        min: u64,
+        /// The most that is believed.
+        max: u64,
+    },
+    /// A text that is too long or holds control characters.
+    #[error("{field} {problem}")]
+    Text {
+        /// The field's path in the report.
+        field: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Two things of one name where names are unique.
+    #[error("{field} names {name:?} twice")]
+    Twice {
+        /// The list's path in the report.
+        field: &'static str,
+        /// The name.
+        name: String,
+    },
+}
+
+/// A text as a report may carry it: no control characters, no white space around, not too long.
+#[must_use]
+pub fn clean_text(text: &str) -> String {
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    clean.trim().chars().take(MAX_TEXT_CHARS).collect()
+}
+
+impl NodeReport {
+    /// Checks what the types cannot: the version, bounds of numbers, texts, unique names.
+    ///
+    /// # Errors
+    ///
+    /// The first thing found that cannot be true.
+    pub fn check(&self) -> Result<(), Implausible> {
+        if self.schema_version == 0 || self.schema_version > SCHEMA_VERSION {
+            return Err(Implausible::SchemaVersion { found: self.schema_version });
+        }
+        text("agent.version", &self.agent.version)?;
+        self.check_machine()?;
+        self.check_disks()?;
+        self.check_nics()?;
+        self.check_gpus()?;
+        for (subject, reason) in self.inventory.failures() {
+            text(&format!("inventory.{subject}.failed.reason"), reason)?;
+        }
+        Ok(())
+    }
+
+    fn check_machine(&self) -> Result<(), Implausible> {
+        if let Some(machine) = self.inventory.machine.known() {
+            text("inventory.machine.architecture", &machine.architecture)?;
+            let fields = [
+                ("operatingSystem", &machine.operating_system),
+                ("kernelRelease", &machine.kernel_release),
+                ("vendor", &machine.vendor),
+                ("product", &machine.product),
+            ];
+            for (name, value) in fields {
+                optional_text(&format!("inventory.machine.{name}"), value.as_deref())?;
+            }
+        }
+        if let Some(cpu) = self.inventory.cpu.known() {
+            number("inventory.cpu.online", cpu.online.into(), 1, MAX_CPUS)?;
+            for (name, value) in
+                [("cores", cpu.cores), ("sockets", cpu.sockets), ("numaNodes", cpu.numa_nodes)]
+            {
+                let value = value.unwrap_or(1).into();
+                number(&format!("inventory.cpu.{name}"), value, 1, MAX_CPUS)?;
+            }
+            optional_text("inventory.cpu.model", cpu.model.as_deref())?;
+            optional_text("inventory.cpu.vendor", cpu.vendor.as_deref())?;
+        }
+        if let Some(memory) = self.inventory.memory.known() {
+            number("inventory.memory.totalBytes", memory.total_bytes, 1, MAX_MEMORY_BYTES)?;
+            let installed = memory.installed_bytes.known().copied().unwrap_or(1);
+            number("inventory.memory.installedBytes", installed, 1, MAX_MEMORY_BYTES)?;
+        }
+        if let Some(swap) = self.inventory.swap.known() {
+            number("inventory.swap.totalBytes", swap.total_bytes, 0, MAX_MEMORY_BYTES)?;
+            number("inventory.swap.zramBytes", swap.zram_bytes, 0, MAX_MEMORY_BYTES)?;
+        }
+        Ok(())
+    }
+
+    fn check_disks(&self) -> Result<(), Implausible> {
+        let Some(disks) = self.inventory.disks.known() else { return Ok(()) };
+        number("the number of inventory.disks", count(disks), 0, MAX_DISKS)?;
+        unique("inventory.disks", disks.iter().map(|disk| disk.name.as_str()))?;
+        let mut total = 0_u64;
+        for disk in disks {
+            text("inventory.disks.name", &disk.name)?;
+            optional_text("inventory.disks.model", disk.model.as_deref())?;
+            if let Some(&size) = disk.size_bytes.known() {
+                let field = format!("inventory.disks.{}.sizeBytes", disk.name);
+                number(&field, size, 1, MAX_STORAGE_BYTES)?;
+                total = total.saturating_add(size);
+            }
+        }
+        number("the sum of inventory.disks.sizeBytes", total, 0, MAX_STORAGE_BYTES)
+    }
+
+    fn check_nics(&self) -> Result<(), Implausible> {
+        let Some(nics) = self.inventory.nics.known() else { return Ok(()) };
+        number("the number of inventory.nics", count(nics), 0, MAX_NICS)?;
+        unique("inventory.nics", nics.iter().map(|nic| nic.name.as_str()))?;
+        for nic in nics {
+            text("inventory.nics.name", &nic.name)?;
+            optional_text("inventory.nics.driver", nic.driver.as_deref())?;
+            if let Some(&speed) = nic.speed_mbps.known() {
+                let field = format!("inventory.nics.{}.speedMbps", nic.name);
+                number(&field, speed, 1, MAX_SPEED_MBPS)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_gpus(&self) -> Result<(), Implausible> {
+        let Some(gpus) = self.inventory.gpus.known() else { return Ok(()) };
+        let on_bus = gpus.nvidia_pci_devices.known().copied().unwrap_or(0);
+        number("inventory.gpus.nvidiaPciDevices", on_bus.into(), 0, MAX_GPUS)?;
+        number("inventory.gpus.passedThrough", gpus.passed_through.into(), 0, MAX_GPUS)?;
+        number("the number of inventory.gpus.unmeasured", count(&gpus.unmeasured), 0, MAX_GPUS)?;
+        for accelerator in &gpus.unmeasured {
+            text("inventory.gpus.unmeasured.pciAddress", &accelerator.pci_address)?;
+            text("inventory.gpus.unmeasured.vendorId", &accelerator.vendor_id)?;
+            text("inventory.gpus.unmeasured.deviceId", &accelerator.device_id)?;
+        }
+        let Some(driver) = gpus.nvidia_driver.known() else { return Ok(()) };
+        optional_text("inventory.gpus.nvidiaDriver.version", driver.version.as_deref())?;
+        optional_text("inventory.gpus.nvidiaDriver.cudaVersion", driver.cuda_version.as_deref())?;
+        number("the number of GPUs", count(&driver.gpus), 0, MAX_GPUS)?;
+        number("the number of GPUs that fail", count(&driver.failures), 0, MAX_GPUS)?;
+        let uuids = driver.gpus.iter().filter_map(|gpu| gpu.uuid.as_deref());
+        unique("inventory.gpus.nvidiaDriver.gpus.uuid", uuids)?;
+        for gpu in &driver.gpus {
+            let field = format!("inventory.gpus.nvidiaDriver.gpus.{}", gpu.index);
+            text(&format!("{field}.model"), &gpu.model)?;
+            optional_text(&format!("{field}.uuid"), gpu.uuid.as_deref())?;
+            optional_text(&format!("{field}.pciAddress"), gpu.pci_address.as_deref())?;
+            if let Some(&memory) = gpu.memory_bytes.known() {
+                number(&format!("{field}.memoryBytes"), memory, 1, MAX_GPU_MEMORY_BYTES)?;
+            }
+        }
+        for failure in &driver.failures {
+            text("inventory.gpus.nvidiaDriver.failures.reason", &failure.reason)?;
+        }
+        Ok(())
+    }
+}
+
+fn number(field: &str, value: u64, min: u64, max: u64) -> Result<(), Implausible> {
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        Err(Implausible::Number { field: field.to_owned(), value, min, max })
+    }
+}
+
+fn text(field: &str, value: &str) -> Result<(), Implausible> {
+    let problem = if value.is_empty() {
+        "is empty"
+    } else if value.chars().any(char::is_control) {
+        "holds control characters"
+    } else if value.chars().count() > MAX_TEXT_CHARS {
+        "is longer than 512 characters"
+    } else {
+        return Ok(());
+    };
+    Err(Implausible::Text { field: field.to_owned(), problem })
+}
+
+fn optional_text(field: &str, value: Option<&str>) -> Result<(), Implausible> {
+    value.map_or(Ok(()), |value| text(field, value))
+}
+
+fn unique<'a>(
+    field: &'static str,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<(), Implausible> {
+    let mut seen = std::collections::HashSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Err(Implausible::Twice { field, name: name.chars().take(80).collect() });
+        }
+    }
+    Ok(())
+}
+
+fn count<T>(items: &[T]) -> u64 {
+    u64::try_from(items.len()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,114 @@
+//! Frozen reports of every schema version: whatever becomes of the types, these must parse, and say
+//! what they said.
+
+use std::fs;
+use std::path::Path;
+
+use rollcall_report::{NodeReport, Reading, SCHEMA_VERSION, Subject};
+
+fn example(version: u32) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/v{version}.json"));
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn every_version_has_an_example_that_parses() {
+    for version in 1..=SCHEMA_VERSION {
+        let report: NodeReport = serde_json::from_str(&example(version)).expect("parses");
+        assert_eq!(report.schema_version, version);
+        report.check().expect("plausible");
+    }
+}
+
+#[test]
+fn version_1_says_what_it_said() {
+    let report: NodeReport = serde_json::from_str(&example(1)).expect("parses");
+    assert_eq!(report.node.name.as_str(), "node-1");
+    assert_eq!(report.inventory.cpu.known().map(|cpu| cpu.online), Some(32));
+    assert!(matches!(report.inventory.swap, Reading::Failed { .. }));
+    let failing: Vec<Subject> =
+        report.inventory.failures().into_iter().map(|(subject, _)| subject).collect();
+    assert_eq!(failing, [Subject::Swap, Subject::Disks]);
+    let written = serde_json::to_value(&report).expect("JSON");
+    let read: serde_json::Value = serde_json::from_str(&example(1)).expect("JSON");
+    assert_eq!(written, read, "reading and writing loses nothing");
+}
+
+#[test]
+fn a_newer_agents_fields_are_no_mistake() {
+    let newer = example(1).replacen("\"schemaVersion\"", "\"notes\": [1], \"schemaVersion\"", 1);
+    let newer = newer.replacen("\"totalBytes\"", "\"speedMts\": 4800, \"totalBytes\"", 1);
+    let report: NodeReport = serde_json::from_str(&newer).expect("parses");
+    assert_eq!(report, serde_json::from_str(&example(1)).expect("parses"));
+}
+
+#[test]
+fn absurd_reports_are_refused_by_name() {
+    type Edit = fn(&mut serde_json::Value);
+    let cases: [(&str, Edit, &str); 13] = [
+        ("a newer schema", |r| r["schemaVersion"] = 99.into(), "schema version 99 is unknown"),
+        ("schema version 0", |r| r["schemaVersion"] = 0.into(), "schema version 0 is unknown"),
+        ("no CPUs", |r| r["inventory"]["cpu"]["known"]["online"] = 0.into(), "cpu.online is 0"),
+        (
+            "more memory than there is",
+            |r| r["inventory"]["memory"]["known"]["totalBytes"] = u64::MAX.into(),
+            "memory.totalBytes is 18446744073709551615",
+        ),
+        (
+            "no memory",
+            |r| r["inventory"]["memory"]["known"]["totalBytes"] = 0.into(),
+            "memory.totalBytes is 0",
+        ),
+        (
+            "a huge disk",
+            |r| r["inventory"]["disks"]["known"][0]["sizeBytes"]["known"] = (1_u64 << 61).into(),
+            "disks.nvme0n1.sizeBytes",
+        ),
+        (
+            "disks that are huge together",
+            |r| {
+                for disk in 0..2 {
+                    r["inventory"]["disks"]["known"][disk]["sizeBytes"]["known"] =
+                        ((1_u64 << 60) - 1).into();
+                }
+            },
+            "the sum of inventory.disks.sizeBytes",
+        ),
+        (
+            "one disk twice",
+            |r| r["inventory"]["disks"]["known"][1]["name"] = "nvme0n1".into(),
+            "names \"nvme0n1\" twice",
+        ),
+        (
+            "an impossible link",
+            |r| r["inventory"]["nics"]["known"][0]["speedMbps"]["known"] = 10_000_001.into(),
+            "nics.eth0.speedMbps",
+        ),
+        (
+            "one GPU twice",
+            |r| {
+                r["inventory"]["gpus"]["known"]["nvidiaDriver"]["known"]["gpus"][1]["uuid"] =
+                    "GPU-10".into()
+            },
+            "names \"GPU-10\" twice",
+        ),
+        (
+            "a terminal's escape in a model",
+            |r| r["inventory"]["cpu"]["known"]["model"] = "\u{1b}[2J".into(),
+            "cpu.model holds control characters",
+        ),
+        (
+            "a text without end",
+            |r| r["inventory"]["disks"]["known"][0]["model"] = "x".repeat(513).into(),
+            "disks.model is longer than 512 characters",
+        ),
+        ("an empty version", |r| r["agent"]["version"] = "".into(), "agent.version is empty"),
+    ];
+    for (what, edit, expected) in cases {
+        let mut value: serde_json::Value = serde_json::from_str(&example(1)).expect("JSON");
+        edit(&mut value);
+        let report: NodeReport = serde_json::from_value(value).expect(what);
+        let message = report.check().expect_err(what).to_string();
+        assert!(message.contains(expected), "{what}: {message}");
+    }
+}
