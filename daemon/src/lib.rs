@@ -1,0 +1,10 @@
+//! What both of rollcall's programs need because they are daemons, and nothing that either is for:
+//! logging, readiness, `/metrics` and the probes, shutdown, secret files, outgoing HTTP.
+
+pub mod http;
+pub mod logging;
+pub mod observe;
+pub mod process;
+pub mod readiness;
+pub mod secret;
+pub mod shutdown;

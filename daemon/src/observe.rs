@@ -1,0 +1,56 @@
+//! What a monitoring system asks of a daemon: `/metrics`, `/livez` and `/readyz`.
+
+use std::io;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
+use tokio::net::TcpListener;
+
+use crate::readiness::Readiness;
+
+/// Routes that are open to everybody: they hold no secret and change nothing.
+///
+/// `/livez` answers 200 as long as the runtime turns; `/readyz` 200 when ready, else 503 and what is
+/// waited for; `/metrics` the registry in Prometheus' text format.
+pub fn router(registry: Registry, readiness: Readiness) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(move || std::future::ready(readyz(&readiness))))
+        .route("/metrics", get(move || std::future::ready(metrics(&registry))))
+}
+
+/// Serves until `shutdown` resolves, then finishes what is under way.
+///
+/// # Errors
+///
+/// Only what the listener itself reports.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+}
+
+fn readyz(readiness: &Readiness) -> Response {
+    let pending = readiness.pending();
+    if pending.is_empty() {
+        "ok\n".into_response()
+    } else {
+        let body = format!("waiting for {}\n", pending.join(", "));
+        (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+    }
+}
+
+fn metrics(registry: &Registry) -> Response {
+    match TextEncoder::new().encode_to_string(&registry.gather()) {
+        Ok(text) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
+        Err(error) => {
+            log::error!(error:% = error; "metrics could not be encoded");
+            (StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be encoded\n").into_response()
+        }
+    }
+}
