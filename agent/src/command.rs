@@ -1,0 +1,105 @@
+//! The commands, between the command line and the library.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+
+use rollcall_daemon::shutdown;
+use rollcall_report::error_chain;
+use thiserror::Error;
+use tokio::net::TcpListener;
+
+use crate::config::{Command, NodeConfig, RunConfig};
+use crate::host::HostRoot;
+use crate::identity::{IdentityError, identify};
+use crate::report;
+use crate::run::{RunError, run};
+
+/// Does what was asked for.
+///
+/// # Errors
+///
+/// When it could not be done.
+pub fn execute(command: Command) -> Result<(), CommandError> {
+    match command {
+        Command::Run(config) => run_until_signalled(config),
+        Command::Probe(config) => print_report(config),
+    }
+}
+
+fn run_until_signalled(config: RunConfig) -> Result<(), CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| CommandError::Runtime { source })?;
+    let outcome = runtime.block_on(async {
+        let signalled = shutdown::signalled().map_err(|source| CommandError::Signals { source })?;
+        let address = config.listen;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| CommandError::Listen { address, source })?;
+        run(config, listener, signalled).await.map_err(|source| CommandError::Run { source })
+    });
+    // A probe that hangs in a driver must not keep the agent from stopping.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn print_report(config: NodeConfig) -> Result<(), CommandError> {
+    let root = HostRoot::new(&config.host_root);
+    let options = config.probe_options();
+    let identity = identify(&root, config.node_name, config.node_id)
+        .map_err(|source| CommandError::Identity { source })?;
+    let report = report::build(identity, crate::probe::probe(&root, &options));
+    for (subject, reason) in report.inventory.failures() {
+        log::warn!(subject:% = subject, reason = reason; "probe failed");
+    }
+    if let Err(error) = report.check() {
+        log::warn!(error = error_chain(&error); "an aggregator will refuse this report");
+    }
+    let json = serde_json::to_string_pretty(&report)
+        .map_err(|source| CommandError::Print { source: source.into() })?;
+    writeln!(io::stdout().lock(), "{json}").map_err(|source| CommandError::Print { source })
+}
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// The runtime cannot be started.
+    #[error("the runtime cannot be started")]
+    Runtime {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Signals cannot be awaited.
+    #[error("signals cannot be awaited")]
+    Signals {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The address for metrics and probes is not to be had.
+    #[error("cannot listen on {address}: give another address with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The agent cannot run.
+    #[error("the agent cannot run")]
+    Run {
+        /// Why.
+        source: RunError,
+    },
+    /// It is unknown which node this is.
+    #[error("it is unknown which node this is")]
+    Identity {
+        /// What is unknown.
+        source: IdentityError,
+    },
+    /// The report cannot be printed.
+    #[error("the report cannot be printed")]
+    Print {
+        /// What the system said.
+        source: io::Error,
+    },
+}

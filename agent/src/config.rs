@@ -1,0 +1,254 @@
+//! The command line and the environment. What the operator can get wrong is found here, before
+//! anything is started.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use log::LevelFilter;
+use rollcall_daemon::http::is_confidential;
+use rollcall_report::{NodeId, NodeName};
+use thiserror::Error;
+use url::Url;
+
+use crate::probe::ProbeOptions;
+use crate::schedule::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
+
+/// Probes the hardware of its node and reports it to rollcall's aggregator.
+#[derive(Debug, Parser)]
+#[command(name = "rollcall-agent", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How much to log: off, error, warn, info, debug or trace.
+    #[arg(
+        long,
+        global = true,
+        env = "ROLLCALL_LOG_LEVEL",
+        default_value = "info",
+        value_name = "LEVEL"
+    )]
+    pub log_level: LevelFilter,
+}
+
+/// What the agent can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Reports this node to an aggregator, again and again.
+    Run(RunConfig),
+    /// Prints the report of this node as JSON.
+    Probe(NodeConfig),
+}
+
+/// What to probe, and whose it is.
+#[derive(Debug, Clone, Args)]
+pub struct NodeConfig {
+    /// The Kubernetes Node's name; also taken from `NODE_NAME`, else the host's name.
+    #[arg(long, env = node_name_variable(), value_name = "NAME")]
+    pub node_name: Option<NodeName>,
+    /// The node id to propose; else it is made from the node's name.
+    #[arg(long, env = "ROLLCALL_NODE_ID", value_name = "ID")]
+    pub node_id: Option<NodeId>,
+    /// The root of the host's file system, with /proc, /sys and /etc.
+    #[arg(long, env = "ROLLCALL_HOST_ROOT", default_value = "/", value_name = "DIR")]
+    pub host_root: PathBuf,
+    /// NVIDIA's management library: a path, or a name for the dynamic loader.
+    // The driver installs the versioned name; the other one comes with development packages only.
+    #[arg(
+        long,
+        env = "ROLLCALL_NVML_LIBRARY",
+        default_value = "libnvidia-ml.so.1",
+        value_name = "PATH"
+    )]
+    pub nvml_library: PathBuf,
+    /// Counts removable disks, such as USB sticks.
+    #[arg(long, env = "ROLLCALL_COUNT_REMOVABLE", value_parser = BoolishValueParser::new())]
+    pub count_removable: bool,
+}
+
+/// Where and how to report.
+#[derive(Debug, Clone, Args)]
+pub struct RunConfig {
+    /// The aggregator's URL.
+    #[arg(long, env = "ROLLCALL_AGGREGATOR", value_name = "URL")]
+    pub aggregator: Url,
+    /// The file with the token to report with; read again for every report.
+    #[arg(long, env = "ROLLCALL_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: PathBuf,
+    /// Where metrics and probes are served.
+    #[arg(long, env = "ROLLCALL_LISTEN", default_value = "127.0.0.1:7656", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// The time between reports, for example 30s; else what the aggregator assigns.
+    #[arg(long, env = "ROLLCALL_INTERVAL", value_parser = parse_interval, value_name = "DUR")]
+    pub interval: Option<Duration>,
+    /// The CA that the aggregator's certificate is checked against; else the system's.
+    #[arg(long, env = "ROLLCALL_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Sends the token over plain HTTP to other machines, where anybody can read it.
+    #[arg(long, env = "ROLLCALL_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
+    pub insecure_http: bool,
+    /// What to probe, and whose it is.
+    #[command(flatten)]
+    pub node: NodeConfig,
+}
+
+impl NodeConfig {
+    /// What the probes are told.
+    pub fn probe_options(&self) -> ProbeOptions {
+        ProbeOptions {
+            nvml_library: self.nvml_library.clone(),
+            count_removable: self.count_removable,
+        }
+    }
+}
+
+impl Cli {
+    /// Reads the command line and the environment.
+    ///
+    /// # Errors
+    ///
+    /// On wrong usage, and where help or the version is asked for.
+    pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let cli = Self::try_parse_from(args)?;
+        if let Command::Run(config) = &cli.command {
+            check_aggregator(&config.aggregator, config.insecure_http)
+                .map_err(|error| Self::command().error(ErrorKind::ValueValidation, error))?;
+        }
+        Ok(cli)
+    }
+}
+
+/// rollcall's own variable, or what a Kubernetes manifest usually fills by the downward API.
+fn node_name_variable() -> &'static str {
+    const OWN: &str = "ROLLCALL_NODE_NAME";
+    if std::env::var_os(OWN).is_some() { OWN } else { "NODE_NAME" }
+}
+
+fn parse_interval(text: &str) -> Result<Duration, InvalidInterval> {
+    let interval =
+        humantime::parse_duration(text).map_err(|source| InvalidInterval::Unreadable { source })?;
+    if (SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err(InvalidInterval::OutOfBounds)
+    }
+}
+
+/// An interval that is none.
+#[derive(Debug, Clone, PartialEq, Error)]
+enum InvalidInterval {
+    #[error("write it as 30s, 5min or 1h")]
+    Unreadable { source: humantime::DurationError },
+    #[error("it must be from 1s to 1h")]
+    OutOfBounds,
+}
+
+/// The errors do not show the URL: it may hold a password.
+fn check_aggregator(url: &Url, insecure_http: bool) -> Result<(), InvalidAggregator> {
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        Err(InvalidAggregator::NotHttp)
+    } else if !url.username().is_empty() || url.password().is_some() {
+        Err(InvalidAggregator::Credentials)
+    } else if url.query().is_some() || url.fragment().is_some() {
+        Err(InvalidAggregator::Query)
+    } else if !insecure_http && !is_confidential(url) {
+        Err(InvalidAggregator::PlainHttp)
+    } else {
+        Ok(())
+    }
+}
+
+/// A URL that the agent does not report to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+enum InvalidAggregator {
+    #[error("--aggregator must be an https:// or http:// URL")]
+    NotHttp,
+    #[error("--aggregator must hold no user or password: the token comes from --token-file")]
+    Credentials,
+    #[error("--aggregator must hold no query and no fragment")]
+    Query,
+    #[error(
+        "--aggregator is plain HTTP to another machine, where anybody on the way can read the token: \
+         use https://, or say --insecure-http"
+    )]
+    PlainHttp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(args: &[&str]) -> Result<RunConfig, String> {
+        let usual = ["rollcall-agent", "run", "--token-file", "/token"];
+        let args = usual.iter().chain(args).map(OsString::from);
+        match Cli::read(args).map(|cli| cli.command) {
+            Ok(Command::Run(config)) => Ok(config),
+            Ok(command) => Err(format!("{command:?}")),
+            Err(error) => {
+                assert_eq!(error.exit_code(), 2, "{error}");
+                Err(error.to_string())
+            }
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn aggregators() {
+        for good in [
+            vec!["--aggregator", "https://example.org/rollcall/"],
+            vec!["--aggregator", "http://127.0.0.1:7655"],
+            vec!["--aggregator", "http://example.org", "--insecure-http"],
+        ] {
+            assert!(read(&good).is_ok(), "{good:?}");
+        }
+        for (url, words) in [
+            ("http://example.org", "--insecure-http"),
+            ("ftp://example.org", "https:// or http://"),
+            ("unix:/run/rollcall", "https:// or http://"),
+            ("https://user:hunter2@example.org", "no user or password"),
+            ("https://example.org/?a=b", "no query"),
+            ("example.org", "relative URL"),
+        ] {
+            let message = read(&["--aggregator", url]).expect_err(url);
+            assert!(message.contains(words), "{url}: {message}");
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn intervals() {
+        for (text, seconds) in [("1s", 1), ("30s", 30), ("5min", 300), ("1h", 3600)] {
+            assert_eq!(parse_interval(text), Ok(Duration::from_secs(seconds)));
+        }
+        for (text, words) in
+            [("30", "write it as"), ("0s", "from 1s"), ("2h", "from 1s"), ("", "write")]
+        {
+            let message = parse_interval(text).expect_err(text).to_string();
+            assert!(message.contains(words), "{text:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn names_and_ids_are_checked() {
+        let aggregator = ["--aggregator", "https://example.org"];
+        for (flag, value, words) in [
+            ("--node-name", "Not_A_Name", "is no DNS subdomain"),
+            ("--node-id", "-x", "begin and end"),
+            ("--listen", "nowhere", "invalid"),
+            ("--log-level", "loud", "invalid"),
+        ] {
+            let flag = format!("{flag}={value}");
+            let message = read(&[&aggregator[..], &[&flag]].concat()).expect_err(value);
+            assert!(message.contains(words), "{flag}: {message}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! `rollcall-agent`: probes the hardware of its node and reports it to the aggregator.
+//!
+//! The way of the data: [`host`] reads files below an injected root, [`probe`] makes an inventory
+//! of them, [`identity`] says whose it is, [`report`] puts both together, [`send`] posts it, and
+//! [`run`] does so again and again, when [`schedule`] says. [`command`] is what a person types.
+
+pub mod command;
+pub mod config;
+pub mod host;
+pub mod identity;
+pub mod metrics;
+pub mod probe;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod send;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use rollcall_daemon::logging;
+use rollcall_report::error_chain;
+
+use crate::config::Cli;
+
+/// The program: exits with 0 when done, 1 when failed, 2 on wrong usage.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::read(args) {
+        Ok(cli) => cli,
+        Err(answer) => {
+            // Help and version come this way, too. Nobody is left to tell if printing fails.
+            drop(answer.print());
+            return u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+    };
+    logging::init(cli.log_level);
+    match command::execute(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{}", error_chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Processors: the CPUs that are online, and the cores, sockets and NUMA nodes that they make up.
+
+use std::collections::BTreeSet;
+
+use rollcall_report::{Cpu, Reading};
+
+use super::known_text;
+use crate::host::{HostRoot, ParseError, ReadError};
+
+/// The highest number of a CPU or a NUMA node that is believed.
+const MAX_NUMBER: u32 = u16::MAX as u32;
+
+/// Counts the CPUs that are online on the host: not the possible ones, and not those that this
+/// process may run on.
+pub(super) fn probe(root: &HostRoot) -> Reading<Cpu> {
+    Reading::from(read(root))
+}
+
+fn read(root: &HostRoot) -> Result<Cpu, ReadError> {
+    // Source: Documentation/admin-guide/cputopology.rst.
+    let online = root.parse("/sys/devices/system/cpu/online", parse_online)?;
+    let topology = topology(root, &online)?;
+    let numa_nodes = match root.parse("/sys/devices/system/node/online", parse_online) {
+        Ok(nodes) => Some(count(&nodes)),
+        // A kernel without NUMA.
+        Err(ReadError::Missing { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    let cpuinfo = root.read_if_present("/proc/cpuinfo")?.unwrap_or_default();
+    Ok(Cpu {
+        online: count(&online),
+        cores: topology.as_ref().map(count),
+        sockets: topology.map(|cores| {
+            count(&cores.into_iter().map(|(package, _)| package).collect::<BTreeSet<_>>())
+        }),
+        numa_nodes,
+        // Architectures other than x86 have no such lines: an aarch64 kernel tells part numbers.
+        model: cpuinfo_value(&cpuinfo, "model name").and_then(known_text),
+        vendor: cpuinfo_value(&cpuinfo, "vendor_id").and_then(known_text),
+    })
+}
+
+/// The cores that are online as (package, core), or `None` where the kernel does not tell all of
+/// them. A core's number is unique in its package only.
+fn topology(
+    root: &HostRoot,
+    online: &BTreeSet<u32>,
+) -> Result<Option<BTreeSet<(u32, u32)>>, ReadError> {
+    let mut cores = BTreeSet::new();
+    for number in online {
+        let cpu = root.attributes(format!("/sys/devices/system/cpu/cpu{number}/topology"));
+        let package = cpu.read("physical_package_id")?;
+        let core = cpu.read("core_id")?;
+        // The kernel says -1 for what it does not know.
+        let number = |text: Option<String>| text?.parse::<u32>().ok();
+        let (Some(package), Some(core)) = (number(package), number(core)) else { return Ok(None) };
+        cores.insert((package, core));
+    }
+    Ok(Some(cores))
+}
+
+/// Parses a list of ranges that must not be empty.
+fn parse_online(text: &str) -> Result<BTreeSet<u32>, ParseError> {
+    let numbers = parse_range_list(text)?;
+    if numbers.is_empty() {
+        return Err(ParseError::new("at least one number", text));
+    }
+    Ok(numbers)
+}
+
+/// Parses a list of ranges such as `0-3,7`; an empty text is an empty list.
+/// Source: Documentation/admin-guide/kernel-parameters.rst, "cpu lists".
+fn parse_range_list(text: &str) -> Result<BTreeSet<u32>, ParseError> {
+    let invalid = || ParseError::new("a list of ranges such as 0-3,7", text);
+    let number = |text: &str| {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|number| digits && *number <= MAX_NUMBER)
+    };
+    let mut numbers = BTreeSet::new();
+    let ranges = text.trim_end_matches('\n');
+    if ranges.is_empty() {
+        return Ok(numbers);
+    }
+    for range in ranges.split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = number(first)
+            .zip(number(last))
+            .filter(|(first, last)| first <= last)
+            .ok_or_else(invalid)?;
+        numbers.extend(first..=last);
+    }
+    Ok(numbers)
+}
+
+/// The value of the first line `KEY : VALUE` of `/proc/cpuinfo`. Every CPU of a machine that
+/// Kubernetes runs on is of one kind, or the first speaks for all.
+fn cpuinfo_value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (found, value) = line.split_once(':')?;
+        (found.trim_end() == key).then_some(value)
+    })
+}
+
+fn count<T>(items: &BTreeSet<T>) -> u32 {
+    u32::try_from(items.len()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn range_lists() {
+        for (text, expected) in [
+            ("0\n", vec![0]),
+            ("0-3,7\n", vec![0, 1, 2, 3, 7]),
+            ("0-2,1-3", vec![0, 1, 2, 3]),
+            ("5,5,5", vec![5]),
+            ("65535", vec![65_535]),
+            ("\n", vec![]),
+        ] {
+            let expected: BTreeSet<u32> = expected.into_iter().collect();
+            assert_eq!(parse_range_list(text), Ok(expected), "{text:?}");
+        }
+        for bad in
+            ["a", "0-", "-1", "3-0", "0,,1", "0,", "0, 1", "+1", "0-1-2", "65536", "0-4294967295"]
+        {
+            assert!(parse_range_list(bad).is_err(), "{bad:?}");
+        }
+        assert!(parse_online("\n").is_err(), "no CPU online");
+    }
+
+    #[test]
+    fn values_of_cpuinfo() {
+        let x86 = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel\t\t: 207\nmodel name\t: Intel(R) Xeon(R): 8480\n";
+        assert_eq!(cpuinfo_value(x86, "model name"), Some(" Intel(R) Xeon(R): 8480"));
+        assert_eq!(cpuinfo_value(x86, "model"), Some(" 207"));
+        let arm = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n";
+        assert_eq!(cpuinfo_value(arm, "model name"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_set_of_numbers_survives(numbers in proptest::collection::btree_set(0_u32..=65_535, 0..40)) {
+            let text = numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+            prop_assert_eq!(parse_range_list(&text), Ok(numbers));
+        }
+
+        #[test]
+        fn odd_lists_are_bounded_or_refused(text in any::<String>(), list in "[0-9,-]{0,24}") {
+            for text in [text, list] {
+                if let Ok(numbers) = parse_range_list(&text) {
+                    prop_assert!(numbers.last().is_none_or(|last| *last <= MAX_NUMBER), "{}", text);
+                }
+            }
+        }
+
+        #[test]
+        fn values_never_hold_their_key(text in any::<String>()) {
+            let value = cpuinfo_value(&text, "model name").unwrap_or_default();
+            prop_assert!(!value.contains('\n'));
+        }
+    }
+}

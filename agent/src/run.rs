@@ -1,0 +1,231 @@
+//! The agent as a daemon: probe, report, wait, again.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use prometheus::Registry;
+use rollcall_daemon::readiness::{Latch, Readiness};
+use rollcall_daemon::secret::{SecretError, read_secret_file};
+use rollcall_daemon::{observe, process};
+use rollcall_report::{Assignment, Inventory, NodeId, NodeIdentity, Subject, error_chain};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::task::{JoinError, spawn_blocking};
+
+use crate::config::RunConfig;
+use crate::host::HostRoot;
+use crate::identity::{IdentityError, identify};
+use crate::metrics::{Metrics, Outcome};
+use crate::probe::{ProbeOptions, probe};
+use crate::send::{SendError, Sender, SenderError};
+use crate::{report, schedule};
+
+/// Reports until `shutdown` resolves, and serves metrics and probes on `listener` meanwhile.
+///
+/// An aggregator that is away or refuses does not end it: it is asked again.
+///
+/// # Errors
+///
+/// What keeps the agent from starting, and what nobody can mend while it runs.
+pub async fn run(
+    config: RunConfig,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let root = HostRoot::new(&config.node.host_root);
+    let identity = identify(&root, config.node.node_name.clone(), config.node.node_id.clone())
+        .map_err(|source| RunError::Identity { source })?;
+    require_token_file(&config.token_file)?;
+    let sender = Sender::new(&config.aggregator, &config.token_file, config.ca_file.as_deref())
+        .map_err(|source| RunError::Sender { source })?;
+    let registry = Registry::new();
+    let metrics = process::register(&registry)
+        .and_then(|()| Metrics::register(&registry))
+        .map_err(|source| RunError::Metrics { source })?;
+    let readiness = Readiness::new();
+    let reporter = Reporter {
+        root,
+        options: config.node.probe_options(),
+        sender,
+        metrics,
+        not_ready: Some(readiness.latch("the first report to be accepted")),
+        chosen_interval: config.interval,
+        interval: config.interval.unwrap_or(schedule::DEFAULT_INTERVAL),
+        failures: 0,
+        trouble: None,
+        probe_failures: BTreeMap::new(),
+        accepted_id: None,
+        identity,
+    };
+    let address = listener.local_addr().map_err(|source| RunError::Serve { source })?;
+    log::info!(
+        node = reporter.identity.name.as_str(),
+        url:% = reporter.sender.url(),
+        metrics:% = address;
+        "reporting"
+    );
+    tokio::select! {
+        () = shutdown => Ok(()),
+        ended = reporter.report_for_ever() => match ended? {},
+        served = observe::serve(listener, observe::router(registry, readiness), future::pending()) => {
+            served.map_err(|source| RunError::Serve { source })
+        }
+    }
+}
+
+/// A token file that is missing at the start is a slip in the configuration. Later it may be about
+/// to be replaced, and any other trouble with it may be mended.
+fn require_token_file(path: &Path) -> Result<(), RunError> {
+    match read_secret_file(path) {
+        Err(source @ SecretError::Unreadable { .. }) if !path.exists() => {
+            Err(RunError::TokenFile { source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Probes and reports in turn: never two probes at once.
+struct Reporter {
+    root: HostRoot,
+    options: ProbeOptions,
+    identity: NodeIdentity,
+    sender: Sender,
+    metrics: Metrics,
+    /// Dropped when the first report was accepted.
+    not_ready: Option<Latch>,
+    /// What the operator chose; it goes before what the aggregator assigns.
+    chosen_interval: Option<Duration>,
+    interval: Duration,
+    /// Reports in a row that were not accepted.
+    failures: u32,
+    /// Why the last report was not accepted, as it was logged.
+    trouble: Option<String>,
+    /// What failed in the last probe, as it was logged.
+    probe_failures: BTreeMap<Subject, String>,
+    accepted_id: Option<NodeId>,
+}
+
+impl Reporter {
+    async fn report_for_ever(mut self) -> Result<Infallible, RunError> {
+        loop {
+            let inventory = self.probe().await?;
+            let report = report::build(self.identity.clone(), inventory);
+            let wait = match self.sender.send(&report).await {
+                Ok(assignment) => self.accepted(assignment),
+                Err(error) => self.not_accepted(&error),
+            };
+            log::debug!(seconds = wait.as_secs_f64(); "waiting for the next report");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Probes on a thread of its own, so that a slow device keeps nobody from reading metrics.
+    async fn probe(&mut self) -> Result<Inventory, RunError> {
+        let (root, options) = (self.root.clone(), self.options.clone());
+        let timed = move || {
+            let start = Instant::now();
+            (probe(&root, &options), start.elapsed())
+        };
+        let (inventory, took) =
+            spawn_blocking(timed).await.map_err(|source| RunError::Probe { source })?;
+        self.metrics.probed(&inventory, took);
+        self.log_probe_failures(&inventory);
+        Ok(inventory)
+    }
+
+    /// Logs what changed since the last probe, not what is still so.
+    fn log_probe_failures(&mut self, inventory: &Inventory) {
+        let failures: BTreeMap<Subject, String> = inventory
+            .failures()
+            .into_iter()
+            .map(|(subject, reason)| (subject, reason.to_owned()))
+            .collect();
+        for (subject, reason) in &failures {
+            if self.probe_failures.get(subject) != Some(reason) {
+                log::warn!(subject:% = subject, reason = reason.as_str(); "probe failed");
+            }
+        }
+        for subject in self.probe_failures.keys().filter(|subject| !failures.contains_key(subject))
+        {
+            log::info!(subject:% = subject; "probe works again");
+        }
+        self.probe_failures = failures;
+    }
+
+    /// Notes that the aggregator took a report; returns the time until the next one.
+    fn accepted(&mut self, assignment: Assignment) -> Duration {
+        self.metrics.reported(Outcome::Accepted);
+        self.not_ready = None;
+        self.failures = 0;
+        if self.trouble.take().is_some() {
+            log::info!("reports are accepted again");
+        }
+        if self.accepted_id.as_ref() != Some(&assignment.node_id) {
+            log::info!(node_id = assignment.node_id.as_str(); "the aggregator accepted the node");
+        }
+        self.interval = self
+            .chosen_interval
+            .unwrap_or_else(|| schedule::assigned_interval(assignment.interval_seconds));
+        self.accepted_id = Some(assignment.node_id);
+        schedule::next_report(self.interval, fastrand::f64())
+    }
+
+    /// Notes that a report was not taken; returns the time until the next try.
+    fn not_accepted(&mut self, error: &SendError) -> Duration {
+        self.metrics.reported(error.outcome());
+        self.failures = self.failures.saturating_add(1);
+        let trouble = error_chain(error);
+        if self.trouble.as_ref() == Some(&trouble) {
+            log::debug!(tries = self.failures, error = trouble.as_str(); "report not accepted");
+        } else {
+            log::warn!(error = trouble.as_str(); "report not accepted, trying again");
+            self.trouble = Some(trouble);
+        }
+        schedule::retry(self.failures, self.interval, fastrand::f64())
+    }
+}
+
+/// Why the agent does not run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// It is unknown which node this is.
+    #[error("it is unknown which node this is")]
+    Identity {
+        /// What is unknown.
+        source: IdentityError,
+    },
+    /// There is no token file.
+    #[error("there is no token to report with: create the file that --token-file names")]
+    TokenFile {
+        /// What came of reading it.
+        source: SecretError,
+    },
+    /// Nothing can be sent.
+    #[error("nothing can be reported")]
+    Sender {
+        /// What stands in the way.
+        source: SenderError,
+    },
+    /// Metrics cannot be registered.
+    #[error("metrics cannot be registered")]
+    Metrics {
+        /// What the metrics library said.
+        source: prometheus::Error,
+    },
+    /// Metrics and probes cannot be served.
+    #[error("metrics and probes cannot be served")]
+    Serve {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A probe did not come to its end, which is a bug.
+    #[error("a probe broke off: report this as a bug")]
+    Probe {
+        /// What the runtime said.
+        source: JoinError,
+    },
+}

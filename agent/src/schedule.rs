@@ -1,0 +1,92 @@
+//! When the next report is due. Pure: the randomness comes from the caller, as a number from 0 to 1.
+
+use std::time::Duration;
+
+/// How often a node reports until the aggregator says otherwise.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_mins(1);
+
+/// The shortest interval that makes sense.
+pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest interval that makes sense.
+pub const LONGEST_INTERVAL: Duration = Duration::from_hours(1);
+
+/// The part of an interval that jitter adds or takes away.
+const INTERVAL_JITTER: f64 = 0.1;
+
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
+
+/// The interval that an aggregator assigned; one that makes no sense is its mistake, and is brought
+/// within the bounds.
+pub fn assigned_interval(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into()).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL)
+}
+
+/// The wait after a report that was accepted: the interval, up to a tenth shorter or longer, so
+/// that nodes which started together do not report together.
+pub fn next_report(interval: Duration, random: f64) -> Duration {
+    interval.mul_f64(1.0 + INTERVAL_JITTER * (2.0 * unit(random) - 1.0))
+}
+
+/// The wait after so many failures in a row: doubled from one second each time up to a minute or
+/// the interval, whichever is shorter, and then between half of that and all of it.
+pub fn retry(failures: u32, interval: Duration, random: f64) -> Duration {
+    let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
+    let longest = LONGEST_RETRY.min(interval);
+    FIRST_RETRY.saturating_mul(doubled).min(longest).mul_f64(0.5 + 0.5 * unit(random))
+}
+
+/// Durations cannot be multiplied with what is negative or no number.
+fn unit(random: f64) -> f64 {
+    if random.is_finite() { random.clamp(0.0, 1.0) } else { 0.5 }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    #[test]
+    fn reports_are_due_a_tenth_around_the_interval() {
+        for (random, millis) in [(0.0, 54_000), (0.5, 60_000), (1.0, 66_000)] {
+            assert_eq!(next_report(MINUTE, random), Duration::from_millis(millis), "{random}");
+        }
+    }
+
+    #[test]
+    fn retries_double_up_to_a_minute() {
+        for (failures, seconds) in
+            [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (8, 60), (u32::MAX, 60)]
+        {
+            let longest = Duration::from_secs(seconds);
+            assert_eq!(retry(failures, 5 * MINUTE, 1.0), longest, "{failures}");
+            assert_eq!(retry(failures, 5 * MINUTE, 0.0), longest / 2, "{failures}");
+        }
+    }
+
+    #[test]
+    fn retries_never_wait_longer_than_the_interval() {
+        assert_eq!(retry(9, Duration::from_secs(10), 1.0), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn assigned_intervals_are_kept_within_bounds() {
+        for (seconds, kept) in [(0, 1), (1, 1), (60, 60), (3600, 3600), (u32::MAX, 3600)] {
+            assert_eq!(assigned_interval(seconds), Duration::from_secs(kept));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_randomness_is_too_odd(failures in any::<u32>(), seconds in 1_u32..=3600, random in any::<f64>()) {
+            let interval = assigned_interval(seconds);
+            prop_assert!(retry(failures, interval, random) <= MINUTE);
+            let wait = next_report(interval, random);
+            prop_assert!(wait >= interval.mul_f64(0.89) && wait <= interval.mul_f64(1.11));
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The program as a person and a service manager meet it: arguments, environment, output, exit
+//! codes, signals.
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
+
+use rollcall_report::{IdSource, NodeReport};
+
+/// The program, with nothing of this test's own environment.
+fn agent(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall-agent"));
+    command.args(args).env_clear();
+    command
+}
+
+fn output(command: &mut Command) -> Output {
+    command.output().expect("the program starts")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn report(output: &Output) -> NodeReport {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+    serde_json::from_slice(&output.stdout).expect("a report")
+}
+
+const PROBE: [&str; 5] = [
+    "probe",
+    "--host-root",
+    "tests/hosts/gpu-without-driver/root",
+    "--nvml-library",
+    "/nonexistent/libnvidia-ml.so.1",
+];
+
+#[test]
+fn probe_prints_the_report_and_warns_of_what_failed() {
+    let output = output(&mut agent(&PROBE));
+    let report = report(&output);
+    assert_eq!(report.node.name.as_str(), "gpu-1", "the host's name");
+    assert_eq!(report.inventory.cpu.known().map(|cpu| cpu.online), Some(2));
+    assert!(stderr(&output).contains("probe failed subject=gpus"), "{}", stderr(&output));
+}
+
+#[test]
+fn every_flag_has_a_variable_and_goes_before_it() {
+    let by_flag = [&PROBE[..], &["--node-name", "flag", "--node-id", "blue"]].concat();
+    let variables = [("ROLLCALL_NODE_NAME", "own"), ("NODE_NAME", "downward")];
+    for (why, args, variables, expected) in [
+        ("the downward API's", &PROBE[..], &variables[1..], "downward"),
+        ("rollcall's own goes first", &PROBE[..], &variables[..], "own"),
+        ("the flag goes first of all", &by_flag[..], &variables[..], "flag"),
+    ] {
+        let mut command = agent(args);
+        command.envs(variables.iter().copied());
+        assert_eq!(report(&output(&mut command)).node.name.as_str(), expected, "{why}");
+    }
+    let mut command = agent(&["probe"]);
+    command.envs([
+        ("ROLLCALL_HOST_ROOT", "tests/hosts/gpu-without-driver/root"),
+        ("ROLLCALL_NVML_LIBRARY", "/nonexistent/libnvidia-ml.so.1"),
+        ("ROLLCALL_NODE_ID", "blue"),
+        ("ROLLCALL_COUNT_REMOVABLE", "1"),
+        ("ROLLCALL_LOG_LEVEL", "off"),
+    ]);
+    let output = output(&mut command);
+    let report = report(&output);
+    assert_eq!(report.node.proposed_id.as_str(), "blue");
+    assert_eq!(report.node.id_source, IdSource::Explicit);
+    assert_eq!(report.inventory.cpu.known().map(|cpu| cpu.online), Some(2));
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn removable_disks_count_on_request() {
+    let names = |extra: &[&str]| -> Vec<String> {
+        let root = ["probe", "--host-root", "tests/hosts/rich-server/root"];
+        let report = report(&output(&mut agent(&[&root, extra].concat())));
+        let disks = report.inventory.disks.known().expect("disks").clone();
+        disks.into_iter().map(|disk| disk.name).collect()
+    };
+    let usual = names(&["--node-name", "n"]);
+    let all = names(&["--node-name", "n", "--count-removable"]);
+    let more: Vec<&String> = all.iter().filter(|name| !usual.contains(name)).collect();
+    assert_eq!(more, ["sdf"], "the USB stick and not the optical drive");
+}
+
+#[test]
+fn exit_codes_tell_wrong_usage_from_failure() {
+    let run = ["run", "--token-file", "/nonexistent/token", "--listen", "127.0.0.1:0"];
+    let with = |extra: &[&'static str]| [&run[..], extra].concat();
+    for (why, args, code, words) in [
+        ("help", vec!["--help"], 0, ""),
+        ("no command", vec![], 2, "Usage"),
+        ("an unknown flag", vec!["probe", "--nonsense"], 2, "--nonsense"),
+        ("no aggregator", with(&[]), 2, "--aggregator"),
+        (
+            "plain HTTP to elsewhere",
+            with(&["--aggregator", "http://aggregator.example"]),
+            2,
+            "--insecure-http",
+        ),
+        (
+            "no token file",
+            with(&["--aggregator", "http://127.0.0.1:1", "--node-name", "n"]),
+            1,
+            "/nonexistent/token cannot be read: No such file",
+        ),
+        ("no host", vec!["probe", "--host-root", "/nonexistent"], 1, "--node-name"),
+    ] {
+        let output = output(&mut agent(&args));
+        assert_eq!(output.status.code(), Some(code), "{why}: {}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{why}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn the_agent_exits_with_0_on_sigterm() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let token = folder.path().join("token");
+    std::fs::write(&token, "hunter2").expect("written");
+    let mut command = agent(&[
+        "run",
+        "--aggregator=http://127.0.0.1:1",
+        "--listen=127.0.0.1:0",
+        "--node-name=n",
+        "--host-root=tests/hosts/bare-minimum/root",
+    ]);
+    let mut child = command
+        .arg("--token-file")
+        .arg(&token)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let first = log.next().expect("a line").expect("readable");
+    assert!(first.contains("reporting") && first.contains("metrics=127.0.0.1:"), "{first}");
+    let pid = child.id().to_string();
+    let killed = Command::new("kill").args(["-TERM", &pid]).status().expect("kill starts");
+    assert!(killed.success());
+    // The end of the log is the end of the program.
+    let rest: Vec<String> = log.map(|line| line.expect("readable")).collect();
+    let status = child.wait().expect("ended");
+    assert_eq!(status.code(), Some(0), "{rest:#?}");
+    assert!(rest.iter().any(|line| line.contains("stopping on SIGTERM")), "{rest:#?}");
+    assert!(!rest.iter().any(|line| line.contains("hunter2")), "{rest:#?}");
+}
