@@ -1,0 +1,138 @@
+//! Who may read and who may act on the admin listener.
+//!
+//! Acting needs the operator's token. Reading needs it too, except from this very machine: there it
+//! is free, as long as the request is for this machine by name (a web page that a browser here has
+//! open must not reach it through a name of its own).
+
+use std::net::SocketAddr;
+
+use axum::http::{HeaderMap, header};
+use rollcall_report::{Refusal, RefusalCode};
+
+use crate::intake::authenticate::Tokens;
+
+/// The doors of the operator's API.
+#[derive(Debug, Clone)]
+pub struct Access {
+    operators: Option<Tokens>,
+}
+
+impl Access {
+    /// Lets those in that know an operator's token; `None`: nobody may act, and only this machine
+    /// may read.
+    pub fn new(operators: Option<Tokens>) -> Self {
+        Self { operators }
+    }
+
+    /// Whether a request may read.
+    ///
+    /// # Errors
+    ///
+    /// The refusal to answer with.
+    pub fn read(&self, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Refusal> {
+        let no_credentials = !headers.contains_key(header::AUTHORIZATION);
+        if no_credentials && peer.ip().to_canonical().is_loopback() && names_this_machine(headers) {
+            return Ok(());
+        }
+        self.act(headers)
+    }
+
+    /// Whether a request may act.
+    ///
+    /// # Errors
+    ///
+    /// The refusal to answer with.
+    pub fn act(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        match &self.operators {
+            Some(tokens) => tokens.check(headers),
+            None => Err(Refusal {
+                code: RefusalCode::Forbidden,
+                message:
+                    "this aggregator has no operator's token: start it with --operator-token-file"
+                        .to_owned(),
+            }),
+        }
+    }
+}
+
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else {
+        return false;
+    };
+    let url = url::Url::parse(&format!("http://{host}"));
+    url.is_ok_and(|url| rollcall_daemon::http::is_confidential(&url))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use rollcall_daemon::secret::Secret;
+
+    use super::*;
+
+    #[test]
+    fn reading_and_acting() {
+        let token = "an-operators-token-of-many-characters";
+        let tokens = Tokens::new(&Secret::new(token.into())).expect("long enough");
+        let with = Access::new(Some(tokens));
+        let without = Access::new(None);
+        let (here, there) = ("127.0.0.1:9", "192.0.2.7:9");
+        let bearer = format!("Bearer {token}");
+        let missing = Err(RefusalCode::CredentialsMissing);
+        let wrong = Err(RefusalCode::CredentialsWrong);
+        let forbidden = Err(RefusalCode::Forbidden);
+        for (what, access, peer, host, credentials, reading, acting) in [
+            ("from here", &with, here, "localhost:7657", None, Ok(()), missing),
+            ("from here, IPv6", &with, "[::1]:9", "[::1]:7657", None, Ok(()), missing),
+            (
+                "from here, mapped",
+                &with,
+                "[::ffff:127.0.0.1]:9",
+                "127.0.0.1",
+                None,
+                Ok(()),
+                missing,
+            ),
+            ("from here by another name", &with, here, "evil.example", None, missing, missing),
+            ("from there", &with, there, "localhost", None, missing, missing),
+            (
+                "from there, with the token",
+                &with,
+                there,
+                "a",
+                Some(bearer.as_str()),
+                Ok(()),
+                Ok(()),
+            ),
+            (
+                "from here, with a wrong token",
+                &with,
+                here,
+                "localhost",
+                Some("Bearer x"),
+                wrong,
+                wrong,
+            ),
+            ("no token is set, from here", &without, here, "localhost", None, Ok(()), forbidden),
+            (
+                "no token is set, from there",
+                &without,
+                there,
+                "localhost",
+                None,
+                forbidden,
+                forbidden,
+            ),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_str(host).expect("text"));
+            if let Some(value) = credentials {
+                headers.insert(header::AUTHORIZATION, HeaderValue::from_str(value).expect("text"));
+            }
+            let peer = peer.parse().expect("an address");
+            let code = |refusal: Refusal| refusal.code;
+            assert_eq!(access.read(peer, &headers).map_err(code), reading, "reading {what}");
+            assert_eq!(access.act(&headers).map_err(code), acting, "acting {what}");
+        }
+    }
+}

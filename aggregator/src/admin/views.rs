@@ -1,0 +1,237 @@
+//! What the operator's API shows: plain values, made from the running aggregator, read by the
+//! operator's commands.
+
+use jiff::Timestamp;
+use rollcall_report::{NodeId, NodeName, Subject};
+use serde::{Deserialize, Serialize};
+
+use crate::aggregator::Aggregator;
+use crate::cluster_file::{Envelope, Target, TargetKind};
+use crate::document::{ClusterDocument, NodeData, assemble};
+use crate::metrics::NodeCounts;
+use crate::onboarding::gate::Gate;
+use crate::onboarding::state::TargetState;
+use crate::roll::Entry;
+use crate::targets::aios;
+
+/// `GET /v1/nodes`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodesView {
+    /// The nodes in the order in which they came.
+    pub nodes: Vec<NodeView>,
+    /// Nodes whose reports are refused, and why.
+    pub conflicts: Vec<String>,
+}
+
+/// A node on the roll.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeView {
+    /// The Kubernetes Node's name.
+    pub name: NodeName,
+    /// The accepted `nodeID`.
+    pub node_id: NodeId,
+    /// Whether all its capacities are known.
+    pub state: NodeState,
+    /// Why it is kept out of the document, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_out: Option<String>,
+    /// Its entry in the document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<NodeData>,
+    /// What failed in its last report; last known values stand in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failing: Vec<FailingView>,
+    /// What is in its entry with less certainty than it shows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// The agent's version.
+    pub agent_version: String,
+    /// When it first reported.
+    pub first_seen: Timestamp,
+    /// When it last reported.
+    pub last_seen: Timestamp,
+    /// Whether it has been silent for too long.
+    pub stale: bool,
+}
+
+/// Whether a node is in the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NodeState {
+    /// It is.
+    Complete,
+    /// It is kept out: a capacity is not known.
+    Incomplete,
+}
+
+/// A part of a node's inventory that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailingView {
+    /// Which part.
+    pub subject: Subject,
+    /// What the agent said.
+    pub reason: String,
+    /// When it was first said.
+    pub since: Timestamp,
+}
+
+/// `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusView {
+    /// The aggregator's version.
+    pub version: String,
+    /// The cluster's id.
+    pub cluster: String,
+    /// How many nodes are in the document.
+    pub complete_nodes: usize,
+    /// How many are kept out of it.
+    pub incomplete_nodes: usize,
+    /// How many have been silent for too long.
+    pub stale_nodes: usize,
+    /// How many are expected, where that is known.
+    pub expected_nodes: Option<usize>,
+    /// What the first registration waits for, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
+    /// Nodes whose reports are refused, and why.
+    pub conflicts: Vec<String>,
+    /// The targets.
+    pub targets: Vec<TargetView>,
+}
+
+/// A target and where it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetView {
+    /// Its name.
+    pub name: String,
+    /// What kind of network it is.
+    #[serde(rename = "type")]
+    pub kind: TargetKind,
+    /// Where the cluster is registered.
+    pub url: String,
+    /// How the document is wrapped.
+    pub envelope: Envelope,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub state: TargetState,
+}
+
+/// `GET /v1/document`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DocumentView {
+    /// The document, secrets masked.
+    pub document: ClusterDocument,
+    /// Whether a secret is masked.
+    pub masked: bool,
+    /// Nodes that are kept out, and why.
+    pub incomplete: Vec<String>,
+    /// What is in it with less certainty than it shows.
+    pub warnings: Vec<String>,
+}
+
+impl NodesView {
+    /// The roll as it stands.
+    pub fn of(aggregator: &Aggregator, now: Timestamp) -> Self {
+        let roll = aggregator.roll();
+        let nodes = roll.entries().into_iter().map(|entry| node(aggregator, entry, now)).collect();
+        Self { nodes, conflicts: roll.conflicts().map(ToString::to_string).collect() }
+    }
+
+    /// How many nodes are how.
+    pub fn counts(&self) -> NodeCounts {
+        let of = |state| self.nodes.iter().filter(|node| node.state == state).count();
+        NodeCounts {
+            complete: of(NodeState::Complete),
+            incomplete: of(NodeState::Incomplete),
+            stale: self.nodes.iter().filter(|node| node.stale).count(),
+        }
+    }
+}
+
+fn node(aggregator: &Aggregator, entry: &Entry, now: Timestamp) -> NodeView {
+    let file = &aggregator.file;
+    let alone = assemble(&file.cluster, &file.overrides, [(&entry.node_id, &entry.inventory)]);
+    let document_entry = alone.document.nodes.node_data.into_iter().next();
+    let kept_out = alone.incomplete.first().map(ToString::to_string);
+    NodeView {
+        name: entry.name.clone(),
+        node_id: entry.node_id.clone(),
+        state: if document_entry.is_some() { NodeState::Complete } else { NodeState::Incomplete },
+        kept_out,
+        entry: document_entry,
+        failing: entry
+            .failing
+            .iter()
+            .map(|(subject, failing)| FailingView {
+                subject: *subject,
+                reason: failing.reason.clone(),
+                since: failing.since,
+            })
+            .collect(),
+        warnings: alone.warnings.iter().map(ToString::to_string).collect(),
+        agent_version: entry.agent_version.clone(),
+        first_seen: entry.first_seen,
+        last_seen: entry.last_seen,
+        stale: aggregator.is_stale(entry, now),
+    }
+}
+
+impl StatusView {
+    /// The aggregator as it stands.
+    pub fn of(aggregator: &Aggregator, now: Timestamp) -> Self {
+        let nodes = NodesView::of(aggregator, now);
+        let counts = nodes.counts();
+        let waiting_for = match aggregator.gate(&aggregator.assemble(), now) {
+            Gate::Open => None,
+            Gate::Closed { why, .. } => Some(why),
+        };
+        let targets = aggregator.file.targets.iter().map(|target| TargetView {
+            name: target.name.to_string(),
+            kind: target.kind,
+            url: target.parser_url.to_string(),
+            envelope: target.envelope,
+            state: aggregator.target_state(target),
+        });
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster: aggregator.file.cluster.id.to_string(),
+            complete_nodes: counts.complete,
+            incomplete_nodes: counts.incomplete,
+            stale_nodes: counts.stale,
+            expected_nodes: aggregator.file.expect.map(|expect| expect.nodes),
+            waiting_for,
+            conflicts: nodes.conflicts,
+            targets: targets.collect(),
+        }
+    }
+}
+
+impl DocumentView {
+    /// What would be sent to a target now; `None`: the document as such.
+    ///
+    /// # Errors
+    ///
+    /// When the document cannot be encoded.
+    pub fn of(aggregator: &Aggregator, target: Option<&Target>) -> serde_json::Result<Self> {
+        let assembly = aggregator.assemble();
+        let mut document = match target {
+            Some(target) => {
+                aios::Submission::new(assembly.document, aggregator.installation, target)?.document
+            }
+            None => assembly.document,
+        };
+        let masked = aios::mask(&mut document);
+        Ok(Self {
+            document,
+            masked,
+            incomplete: assembly.incomplete.iter().map(ToString::to_string).collect(),
+            warnings: assembly.warnings.iter().map(ToString::to_string).collect(),
+        })
+    }
+}

@@ -1,0 +1,142 @@
+//! The running aggregator: what intake, onboarding and the admin listener share.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use rollcall_report::NodeName;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::cluster_file::{ClusterFile, Target, TargetName};
+use crate::document::{Assembly, assemble};
+use crate::metrics::Metrics;
+use crate::onboarding::gate::{Gate, gate};
+use crate::onboarding::state::TargetState;
+use crate::roll::{Entry, Roll};
+use crate::store::{Contents, Store, Write, WriteError};
+
+/// A node is stale when this many intervals have passed without a report.
+const STALE_INTERVALS: i32 = 3;
+
+/// What intake, onboarding and the admin listener share.
+#[derive(Debug)]
+pub struct Aggregator {
+    /// The cluster file.
+    pub file: ClusterFile,
+    /// Identifies this installation's entries in a network's registry.
+    pub installation: Uuid,
+    /// How often agents are to report.
+    pub interval: Duration,
+    /// Where all of it outlives the process.
+    pub store: Store,
+    /// What Prometheus is told.
+    pub metrics: Metrics,
+    roll: Mutex<Roll>,
+    targets: Mutex<BTreeMap<TargetName, TargetState>>,
+    generation: watch::Sender<u64>,
+    started: Timestamp,
+}
+
+impl Aggregator {
+    /// Takes up what the store holds.
+    pub fn new(
+        file: ClusterFile,
+        interval: Duration,
+        store: Store,
+        contents: Contents,
+        metrics: Metrics,
+    ) -> Self {
+        let now = Timestamp::now();
+        let mut stored: BTreeMap<_, _> = contents.targets.into_iter().collect();
+        let targets = file.targets.iter().map(|target| {
+            let state = stored
+                .remove(target.name.as_str())
+                .map_or_else(|| TargetState::new(now), |state| state.after_restart(now));
+            (target.name.clone(), state)
+        });
+        Self {
+            targets: Mutex::new(targets.collect()),
+            file,
+            installation: contents.installation,
+            interval,
+            store,
+            metrics,
+            roll: Mutex::new(Roll::restore(contents.entries)),
+            generation: watch::Sender::new(0),
+            started: now,
+        }
+    }
+
+    /// The roll. Never held across an await.
+    pub fn roll(&self) -> MutexGuard<'_, Roll> {
+        self.roll.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes whoever watches the roll.
+    pub fn roll_changed(&self) {
+        self.generation.send_modify(|generation| *generation = generation.wrapping_add(1));
+    }
+
+    /// Watches the roll for changes.
+    pub fn watch_roll(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// The document as the roll stands.
+    pub fn assemble(&self) -> Assembly {
+        let roll = self.roll();
+        let nodes = roll.entries();
+        let nodes = nodes.iter().map(|entry| (&entry.node_id, &entry.inventory));
+        assemble(&self.file.cluster, &self.file.overrides, nodes)
+    }
+
+    /// Whether the first registration may go ahead.
+    pub fn gate(&self, assembly: &Assembly, now: Timestamp) -> Gate {
+        let first_seen = self.roll().entries().iter().map(|entry| entry.first_seen).min();
+        gate(
+            self.file.expect.as_ref(),
+            assembly.document.nodes.node_data.len(),
+            assembly.incomplete.len(),
+            first_seen,
+            now,
+        )
+    }
+
+    /// Whether a node has been silent for too long. After a start, silence counts from the start:
+    /// nobody could report while the aggregator was away.
+    pub fn is_stale(&self, entry: &Entry, now: Timestamp) -> bool {
+        let patience = SignedDuration::try_from(self.interval).unwrap_or(SignedDuration::MAX)
+            * STALE_INTERVALS;
+        now.duration_since(entry.last_seen.max(self.started)) > patience
+    }
+
+    /// Where a target stands.
+    pub fn target_state(&self, target: &Target) -> TargetState {
+        let states = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        states.get(&target.name).cloned().unwrap_or_else(|| TargetState::new(self.started))
+    }
+
+    /// Notes where a target stands, for whoever asks.
+    pub fn show_target_state(&self, target: &Target, state: TargetState) {
+        self.metrics.target_phase(&target.name, state.phase);
+        let mut states = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        states.insert(target.name.clone(), state);
+    }
+
+    /// Stores when each node last reported, so that a restart knows who was silent before it.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not take it.
+    pub async fn store_last_seen(&self) -> Result<(), WriteError> {
+        let seen: Vec<(NodeName, Timestamp)> = self
+            .roll()
+            .entries()
+            .into_iter()
+            .map(|entry| (entry.name.clone(), entry.last_seen))
+            .collect();
+        if seen.is_empty() { Ok(()) } else { self.store.write(Write::Seen(seen)).await }
+    }
+}

@@ -1,0 +1,307 @@
+//! The command line: `serve`, and the operator's commands.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage. Results go to stdout, everything else to stderr.
+
+mod assemble;
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use log::LevelFilter;
+use rollcall_daemon::{logging, shutdown};
+use rollcall_report::{NodeName, error_chain};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use url::Url;
+
+use crate::operator::{self, Operator};
+use crate::serve::{Listeners, ServeConfig, ServeError, serve};
+
+/// Keeps the roll of a cluster's nodes and registers the cluster with networks.
+#[derive(Debug, Parser)]
+#[command(name = "rollcall-aggregator", version)]
+struct Cli {
+    /// What to log: error, warn, info, debug, trace or off.
+    #[arg(long, global = true, env = "ROLLCALL_LOG_LEVEL", default_value = "info")]
+    log_level: LevelFilter,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Takes reports, keeps the roll and registers the cluster.
+    Serve(ServeArgs),
+    /// Prints the document made of saved reports; needs no server.
+    Assemble(assemble::AssembleArgs),
+    /// Lists the nodes on the roll.
+    Nodes(OperatorArgs),
+    /// Tells where each target stands.
+    Status(OperatorArgs),
+    /// Prints the document, as it would be sent to a target.
+    Document {
+        /// The target's name; without it, the document without the target's own marks.
+        target: Option<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Takes a node off the roll. It comes back if its agent still reports.
+    Forget {
+        /// The Kubernetes Node's name.
+        node: NodeName,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Lets a node's next report come from another machine: it was replaced.
+    Rebind {
+        /// The Kubernetes Node's name.
+        node: NodeName,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// The cluster file.
+    #[arg(long, value_name = "FILE", env = "ROLLCALL_CLUSTER")]
+    cluster: PathBuf,
+    /// Where agents report.
+    #[arg(long, value_name = "ADDR", env = "ROLLCALL_LISTEN", default_value = "127.0.0.1:7655")]
+    listen: SocketAddr,
+    /// Where metrics, probes and the operator's API are.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "ROLLCALL_ADMIN_LISTEN",
+        default_value = "127.0.0.1:7657"
+    )]
+    admin_listen: SocketAddr,
+    /// Where the roll is kept: sqlite:PATH, on a local disk.
+    #[arg(
+        long,
+        value_name = "STORE",
+        env = "ROLLCALL_STORE",
+        default_value = "sqlite:/var/lib/rollcall/rollcall.db",
+        value_parser = store_path
+    )]
+    store: PathBuf,
+    /// The join tokens that agents may report with, one a line.
+    #[arg(long, value_name = "FILE", env = "ROLLCALL_TOKEN_FILE")]
+    token_file: PathBuf,
+    /// The operator's tokens, one a line; without it nobody may act on the roll.
+    #[arg(long, value_name = "FILE", env = "ROLLCALL_OPERATOR_TOKEN_FILE")]
+    operator_token_file: Option<PathBuf>,
+    /// The intake's certificate chain, PEM.
+    #[arg(long, value_name = "FILE", env = "ROLLCALL_TLS_CERT", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The key of the intake's certificate, PEM.
+    #[arg(long, value_name = "FILE", env = "ROLLCALL_TLS_KEY", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Takes reports, and the tokens in them, over plain HTTP from other machines.
+    #[arg(long, env = "ROLLCALL_INSECURE_HTTP")]
+    insecure_http: bool,
+    /// How often agents are to report.
+    #[arg(long, value_name = "DUR", env = "ROLLCALL_INTERVAL", default_value = "60s", value_parser = interval)]
+    interval: Duration,
+}
+
+#[derive(Debug, Args)]
+struct OperatorArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// A table for people, or JSON for programs.
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct ServerArgs {
+    /// The admin listener of a running aggregator.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ROLLCALL_SERVER",
+        default_value = "http://127.0.0.1:7657"
+    )]
+    server: Url,
+    /// The operator's token.
+    #[arg(long, value_name = "FILE", env = "ROLLCALL_OPERATOR_TOKEN_FILE")]
+    operator_token_file: Option<PathBuf>,
+    /// The CA that signed the admin listener's certificate.
+    #[arg(long, value_name = "FILE", env = "ROLLCALL_CA_FILE")]
+    ca_file: Option<PathBuf>,
+    /// Sends the operator's token over plain HTTP to another machine.
+    #[arg(long, env = "ROLLCALL_INSECURE_HTTP")]
+    insecure_http: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// A table for people.
+    Table,
+    /// JSON for programs.
+    Json,
+}
+
+fn store_path(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("sqlite:") {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => Err("a store is given as sqlite:PATH".to_owned()),
+    }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if (Duration::from_secs(1)..=Duration::from_hours(1)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("an interval has 1 s to 1 h".to_owned())
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error(transparent)]
+    Serve(ServeError),
+    #[error("the intake cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("the runtime cannot be started")]
+    Runtime { source: io::Error },
+    #[error("the result cannot be printed")]
+    Print { source: io::Error },
+    #[error(
+        "the intake would take tokens over plain HTTP on {address}: give --tls-cert and --tls-key, or --insecure-http if the network is to be trusted"
+    )]
+    PlainHttp { address: SocketAddr },
+    #[error(transparent)]
+    Assemble(assemble::AssembleError),
+    #[error(transparent)]
+    Operator(operator::OperatorError),
+}
+
+impl Failure {
+    /// Wrong usage is told from failure by its exit code.
+    fn exit_code(&self) -> u8 {
+        if matches!(self, Self::PlainHttp { .. }) { 2 } else { 1 }
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    logging::init(cli.log_level);
+    match execute(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of a pipe that had enough is no failure.
+        Err(Failure::Print { source }) if source.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            // There is nowhere left to say that stderr is gone.
+            let _gone = writeln!(io::stderr(), "rollcall-aggregator: {}", error_chain(&failure));
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<(), Failure> {
+    let runtime = |mut builder: tokio::runtime::Builder| {
+        builder.enable_all().build().map_err(|source| Failure::Runtime { source })
+    };
+    let here = tokio::runtime::Builder::new_current_thread;
+    match command {
+        Command::Serve(args) => {
+            runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(run_server(args))
+        }
+        Command::Assemble(args) => {
+            let document = assemble::assemble(&args).map_err(Failure::Assemble)?;
+            print(&document)
+        }
+        Command::Nodes(args) => {
+            let operator = args.server.operator()?;
+            let nodes = runtime(here())?.block_on(operator.nodes()).map_err(Failure::Operator)?;
+            print(&match args.output {
+                Output::Table => operator::tables::nodes(&nodes, jiff::Timestamp::now()),
+                Output::Json => operator::json(&nodes).map_err(Failure::Operator)?,
+            })
+        }
+        Command::Status(args) => {
+            let operator = args.server.operator()?;
+            let status = runtime(here())?.block_on(operator.status()).map_err(Failure::Operator)?;
+            print(&match args.output {
+                Output::Table => operator::tables::status(&status, jiff::Timestamp::now()),
+                Output::Json => operator::json(&status).map_err(Failure::Operator)?,
+            })
+        }
+        Command::Document { target, server } => {
+            let operator = server.operator()?;
+            let view = runtime(here())?
+                .block_on(operator.document(target.as_deref()))
+                .map_err(Failure::Operator)?;
+            for note in view.incomplete.iter().chain(&view.warnings) {
+                log::warn!("{note}");
+            }
+            if view.masked {
+                log::warn!("a secret in this document is masked; it is sent unmasked");
+            }
+            print(&operator::json(&view.document).map_err(Failure::Operator)?)
+        }
+        Command::Forget { node, server } => {
+            let operator = server.operator()?;
+            runtime(here())?.block_on(operator.forget(&node)).map_err(Failure::Operator)?;
+            print(&format!("node {node} is off the roll"))
+        }
+        Command::Rebind { node, server } => {
+            let operator = server.operator()?;
+            runtime(here())?.block_on(operator.rebind(&node)).map_err(Failure::Operator)?;
+            print(&format!("node {node} is bound to the machine of its next report"))
+        }
+    }
+}
+
+async fn run_server(args: ServeArgs) -> Result<(), Failure> {
+    let tls = args.tls_cert.zip(args.tls_key);
+    if tls.is_none() && !args.insecure_http && !args.listen.ip().is_loopback() {
+        return Err(Failure::PlainHttp { address: args.listen });
+    }
+    let bind = |address| async move {
+        TcpListener::bind(address).await.map_err(|source| Failure::Listen { address, source })
+    };
+    let listeners =
+        Listeners { intake: bind(args.listen).await?, admin: bind(args.admin_listen).await? };
+    let stop = shutdown::signalled().map_err(|source| Failure::Runtime { source })?;
+    let config = ServeConfig {
+        cluster: args.cluster,
+        store: args.store,
+        token_file: args.token_file,
+        operator_token_file: args.operator_token_file,
+        tls,
+        interval: args.interval,
+    };
+    serve(config, listeners, stop).await.map_err(Failure::Serve)
+}
+
+impl ServerArgs {
+    fn operator(self) -> Result<Operator, Failure> {
+        Operator::new(
+            self.server,
+            self.operator_token_file.as_deref(),
+            self.ca_file.as_deref(),
+            self.insecure_http,
+        )
+        .map_err(Failure::Operator)
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", text.trim_end())
+        .and_then(|()| out.flush())
+        .map_err(|source| Failure::Print { source })
+}

@@ -1,0 +1,478 @@
+//! The cluster file: what the owner says about the cluster, and where it is to be registered.
+//!
+//! YAML; every key is checked, and an error names the line and the key. The free-form parts
+//! (`config`, `clusterMetadata`) go into the document as they are, in their order.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rollcall_report::NodeId;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+use serde_saphyr::Spanned;
+use thiserror::Error;
+use url::Url;
+
+/// The whole cluster file.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClusterFile {
+    /// What the document says besides the nodes.
+    pub cluster: Cluster,
+    /// The networks to register with.
+    #[serde(default, deserialize_with = "unique_targets")]
+    pub targets: Vec<Target>,
+    /// Which nodes must have reported before the first registration.
+    #[serde(default)]
+    pub expect: Option<Expect>,
+    /// Values that the machines do not tell.
+    #[serde(default)]
+    pub overrides: Overrides,
+}
+
+/// What the onboarding document says besides the nodes.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cluster {
+    /// The cluster's id in the network's registry.
+    pub id: ClusterId,
+    /// The region, in the network's words.
+    pub region_id: String,
+    /// The status, in the network's words.
+    #[serde(default = "live")]
+    pub status: String,
+    /// Free-form configuration: `publicHostname`, `useGateway`, policies.
+    #[serde(default)]
+    pub config: Map<String, Value>,
+    /// Labels for searching.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Free-form description: name, owner, contact. `additionalInfo` in it is a mapping, for each
+    /// target marks the entry there as this installation's.
+    #[serde(default, deserialize_with = "cluster_metadata")]
+    pub cluster_metadata: Map<String, Value>,
+    /// The reputation to start with.
+    #[serde(default)]
+    pub reputation: i64,
+}
+
+fn live() -> String {
+    "live".into()
+}
+
+fn cluster_metadata<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Map<String, Value>, D::Error> {
+    let metadata = Map::deserialize(deserializer)?;
+    match metadata.get("additionalInfo") {
+        None | Some(Value::Object(_)) => Ok(metadata),
+        Some(_) => Err(D::Error::custom("additionalInfo must be a mapping")),
+    }
+}
+
+/// A cluster's id: AIOS names a Service `ID-controller-svc`, so it is a DNS label of at most 48
+/// characters that begins with a letter: `[a-z]([-a-z0-9]*[a-z0-9])?`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct ClusterId(String);
+
+impl ClusterId {
+    /// The id itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ClusterId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const MAX_BYTES: usize = 48;
+        let text = String::deserialize(deserializer)?;
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let problem = if text.len() > MAX_BYTES {
+            format!("has {} bytes, at most {MAX_BYTES} are allowed", text.len())
+        } else if !text.starts_with(|c: char| c.is_ascii_lowercase())
+            || !text.chars().all(allowed)
+            || text.ends_with('-')
+        {
+            "must be lower-case letters, digits and '-', begin with a letter and not end with '-'"
+                .to_owned()
+        } else {
+            return Ok(Self(text));
+        };
+        let shown: String = text.chars().take(80).collect();
+        Err(D::Error::custom(format!("cluster id {shown:?} {problem}")))
+    }
+}
+
+/// Which nodes must have reported before the first registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Expect {
+    /// How many nodes the cluster has.
+    #[serde(deserialize_with = "at_least_one")]
+    pub nodes: usize,
+    /// How long to wait for them after the first report; then the cluster is registered with the
+    /// nodes that are there. Without it the wait has no end.
+    #[serde(default, deserialize_with = "duration")]
+    pub deadline: Option<Duration>,
+}
+
+/// Values that the machines do not tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Overrides {
+    /// Speeds of interfaces whose driver tells none, as virtual ones often do. The first entry that
+    /// fits counts; a speed that the machine tells is never overridden.
+    #[serde(default)]
+    pub unknown_nic_speeds: Vec<NicSpeed>,
+}
+
+/// The speed of interfaces whose driver tells none.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NicSpeed {
+    /// The node; every node if left out.
+    #[serde(default)]
+    pub node: Option<NodeId>,
+    /// The interface; every interface if left out.
+    #[serde(default)]
+    pub nic: Option<String>,
+    /// Mbit/s.
+    pub speed_mbps: u32,
+}
+
+impl Overrides {
+    /// The speed that the owner gives an interface, in Mbit/s.
+    pub fn nic_speed_mbps(&self, node: &NodeId, nic: &str) -> Option<u32> {
+        let fits = |entry: &&NicSpeed| {
+            entry.node.as_ref().is_none_or(|name| name == node)
+                && entry.nic.as_deref().is_none_or(|name| name == nic)
+        };
+        self.unknown_nic_speeds.iter().find(fits).map(|entry| entry.speed_mbps)
+    }
+}
+
+/// A network to register with. Its state is kept under its name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Target {
+    /// The name that commands, metrics and the store know it by.
+    pub name: TargetName,
+    /// What kind of network it is.
+    #[serde(rename = "type")]
+    pub kind: TargetKind,
+    /// AIOS's parser, for example `http://parser.example.org:8000`.
+    #[serde(deserialize_with = "http_url")]
+    pub parser_url: Url,
+    /// AIOS's cluster controller gateway, for example `http://gateway.example.org:5000`.
+    #[serde(deserialize_with = "http_url")]
+    pub gateway_url: Url,
+    /// How the document is wrapped.
+    #[serde(default)]
+    pub envelope: Envelope,
+    /// The CA that signed the certificates of parser and gateway; the system's CAs if left out.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// Lets secrets in the document (a join command) go over plain HTTP to another machine.
+    #[serde(default)]
+    pub insecure_http: bool,
+}
+
+/// Kinds of networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetKind {
+    /// An AIOS network.
+    Aios,
+}
+
+/// How the document is wrapped for AIOS's parser.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Envelope {
+    /// `{"header": …, "body": {"spec": {"values": DOCUMENT}}}`: what the parser takes.
+    #[default]
+    ParserV1,
+    /// The bare document, as AIOS's documentation shows.
+    Flat,
+}
+
+/// A target's name: lower-case letters, digits and `-`, at most 40 characters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct TargetName(String);
+
+impl TargetName {
+    /// The name itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TargetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for TargetName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if text.is_empty() || text.len() > 40 || !text.chars().all(allowed) {
+            let shown: String = text.chars().take(80).collect();
+            return Err(D::Error::custom(format!(
+                "target name {shown:?} must be 1 to 40 lower-case letters, digits and '-'"
+            )));
+        }
+        Ok(Self(text))
+    }
+}
+
+fn unique_targets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Target>, D::Error> {
+    let targets = Vec::<Target>::deserialize(deserializer)?;
+    let mut names = HashSet::new();
+    for target in &targets {
+        if !names.insert(&target.name) {
+            let message = format!("two targets are named {:?}: a name stands once", target.name.0);
+            return Err(D::Error::custom(message));
+        }
+    }
+    Ok(targets)
+}
+
+fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    match usize::deserialize(deserializer)? {
+        0 => Err(D::Error::custom("a cluster has at least 1 node")),
+        nodes => Ok(nodes),
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text)
+        .map(Some)
+        .map_err(|error| D::Error::custom(format!("{text:?} is no duration such as 30m: {error}")))
+}
+
+fn http_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let url = Url::parse(&text)
+        .map_err(|error| D::Error::custom(format!("{text:?} is no URL: {error}")))?;
+    let problem = if !matches!(url.scheme(), "http" | "https") {
+        "must begin with http:// or https://"
+    } else if !url.username().is_empty() || url.password().is_some() {
+        // Not shown: the URL holds a password.
+        return Err(D::Error::custom("a URL must not hold a user or a password"));
+    } else if url.query().is_some() || url.fragment().is_some() {
+        "must not hold a query or a fragment"
+    } else {
+        return Ok(url);
+    };
+    Err(D::Error::custom(format!("{text:?} {problem}")))
+}
+
+impl ClusterFile {
+    /// Reads and checks a cluster file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or holds a wrong key or value; the error names file, line and key.
+    pub fn read(path: &Path) -> Result<Self, ClusterFileError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ClusterFileError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text)
+            .map_err(|problem| ClusterFileError::Invalid { path: path.to_owned(), problem })
+    }
+
+    /// Parses and checks a cluster file's text.
+    ///
+    /// # Errors
+    ///
+    /// The first wrong key or value, with its line.
+    pub fn parse(text: &str) -> Result<Self, Problem> {
+        // The span of the whole is not needed; asking for it makes an empty file an error with a
+        // line like any other.
+        serde_saphyr::from_str::<Spanned<Self>>(text)
+            .map(|file| file.value)
+            .map_err(|error| Problem::new(&error, text))
+    }
+}
+
+/// What is wrong with a cluster file, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("line {line}, column {column}: {message}")]
+pub struct Problem {
+    line: u64,
+    column: u64,
+    message: String,
+}
+
+impl Problem {
+    fn new(error: &serde_saphyr::Error, text: &str) -> Self {
+        // Without the snippet: the lines around the mistake may hold a join command.
+        let error = error.without_snippet();
+        let location = error.location().unwrap_or(serde_saphyr::Location::UNKNOWN);
+        let (line, column) = (location.line(), location.column());
+        let said = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+        let said = said.strip_suffix(&format!(" at line {line}, column {column}")).unwrap_or(&said);
+        let message = match key_on_line(text, line) {
+            Some(key) if !said.contains(key) && !said.starts_with("missing field") => {
+                format!("{key}: {said}")
+            }
+            _ => said.to_owned(),
+        };
+        Self { line, column, message }
+    }
+}
+
+/// The key that a line of YAML begins with, if it does. Of the line nothing else is taken: the
+/// value may be a secret.
+fn key_on_line(text: &str, line: u64) -> Option<&str> {
+    let line = text.lines().nth(usize::try_from(line.checked_sub(1)?).ok()?)?;
+    let (key, _) = line.trim_start_matches([' ', '-']).split_once(':')?;
+    let is_key = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric());
+    is_key.then_some(key)
+}
+
+/// Why there is no cluster file.
+#[derive(Debug, Error)]
+pub enum ClusterFileError {
+    /// It cannot be read.
+    #[error("cluster file {} cannot be read", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It holds a wrong key or value.
+    #[error("cluster file {}, {problem}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        problem: Problem,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "cluster:\n  id: west\n  regionId: us-west-2\n";
+
+    #[test]
+    fn a_small_file_is_enough() {
+        let file = ClusterFile::parse(SMALL).expect("valid");
+        assert_eq!(file.cluster.id.as_str(), "west");
+        assert_eq!(file.cluster.status, "live");
+        assert!(file.targets.is_empty());
+    }
+
+    #[test]
+    fn free_form_parts_keep_their_order() {
+        let text =
+            format!("{SMALL}  clusterMetadata:\n    z: 1\n    a: {{y: true, b: [x, 2.5]}}\n");
+        let file = ClusterFile::parse(&text).expect("valid");
+        let json = serde_json::to_string(&file.cluster.cluster_metadata).expect("JSON");
+        assert_eq!(json, r#"{"z":1,"a":{"y":true,"b":["x",2.5]}}"#);
+    }
+
+    #[test]
+    fn errors_name_line_and_key() {
+        let entry = "  - name: aios\n    type: aios\n    parserUrl: http://p:1\n    gatewayUrl: http://g:2\n";
+        let target = format!("targets:\n{entry}");
+        for (what, text, line, words) in [
+            ("a wrong key", format!("{SMALL}  regoin: x\n"), 4, "regoin"),
+            ("a wrong key at the top", format!("{SMALL}target: []\n"), 4, "target"),
+            ("a missing id", "cluster:\n  regionId: x\n".into(), 2, "id"),
+            ("a bad id", "cluster:\n  id: West_1\n  regionId: x\n".into(), 2, "West_1"),
+            ("a long id", format!("cluster:\n  id: {}\n  regionId: x\n", "a".repeat(49)), 2, "49"),
+            ("a duplicate key", format!("{SMALL}  id: east\n"), 4, "duplicate"),
+            ("a wrong type", format!("{SMALL}  tags: 7\n"), 4, "sequence"),
+            ("no YAML", format!("{SMALL}  tags: [\n"), 0, ""),
+            ("an empty file", String::new(), 0, ""),
+            (
+                "an additionalInfo that cannot be marked",
+                format!("{SMALL}  clusterMetadata:\n    additionalInfo: hunter2\n"),
+                0,
+                "additionalInfo must be a mapping",
+            ),
+            ("no nodes", format!("{SMALL}expect: {{nodes: 0}}\n"), 4, "at least 1"),
+            (
+                "a bad duration",
+                format!("{SMALL}expect:\n  nodes: 1\n  deadline: soon\n"),
+                6,
+                "soon",
+            ),
+            (
+                "a URL of another scheme",
+                format!("{SMALL}{}", target.replace("http://p", "ftp://p")),
+                7,
+                "ftp",
+            ),
+            (
+                "a password in a URL",
+                format!("{SMALL}{}", target.replace("http://p", "http://u:hunter2@p")),
+                7,
+                "password",
+            ),
+            (
+                "an unknown type",
+                format!("{SMALL}{}", target.replace("type: aios", "type: oasis")),
+                6,
+                "oasis",
+            ),
+            (
+                "a bad target name",
+                format!("{SMALL}{}", target.replace("name: aios", "name: A B")),
+                5,
+                "A B",
+            ),
+            ("a target twice", format!("{SMALL}{target}{}", entry), 0, "two targets"),
+        ] {
+            let problem = ClusterFile::parse(&text).expect_err(what);
+            let message = problem.to_string();
+            assert!(problem.line > 0 || text.is_empty(), "{what}: {message}");
+            assert!(line == 0 || problem.line == line, "{what}: {message}");
+            assert!(message.contains(words), "{what}: {message}");
+            assert!(!message.contains("hunter2"), "{what}: {message}");
+        }
+    }
+
+    #[test]
+    fn an_error_does_not_show_the_lines_around_it() {
+        let text = format!(
+            "{SMALL}  clusterMetadata:\n    additionalInfo:\n      joinCommand: hunter2\n      joinCommand: hunter3\n"
+        );
+        let message = ClusterFile::parse(&text).expect_err("duplicate").to_string();
+        assert!(message.contains("line 7"), "{message}");
+        assert!(!message.contains("hunter"), "{message}");
+    }
+
+    #[test]
+    fn nic_speeds() {
+        let text = format!(
+            "{SMALL}overrides:\n  unknownNicSpeeds:\n    - {{node: n1, nic: eth0, speedMbps: 1000}}\n    - {{nic: eth1, speedMbps: 2000}}\n    - {{node: n2, speedMbps: 3000}}\n"
+        );
+        let overrides = ClusterFile::parse(&text).expect("valid").overrides;
+        for (node, nic, expected) in [
+            ("n1", "eth0", Some(1000)),
+            ("n1", "eth1", Some(2000)),
+            ("n1", "eth2", None),
+            ("n2", "eth1", Some(2000)),
+            ("n2", "eth0", Some(3000)),
+        ] {
+            let node = node.parse().expect("a node id");
+            assert_eq!(overrides.nic_speed_mbps(&node, nic), expected, "{node} {nic}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! `rollcall-aggregator`: keeps the roll of a cluster's nodes, assembles the cluster onboarding
+//! document from it and registers the cluster with the networks that want to schedule work there.
+//!
+//! The way of a report: [`intake`] takes it, [`roll`] admits it, [`store`] keeps it; [`document`]
+//! assembles what the roll holds; [`onboarding`] plans and carries out the registration with a
+//! network of [`targets`]. [`admin`] shows it all to operators.
+
+pub mod admin;
+pub mod aggregator;
+pub mod cli;
+pub mod cluster_file;
+pub mod digest;
+pub mod document;
+pub mod intake;
+pub mod metrics;
+pub mod onboarding;
+pub mod operator;
+pub mod roll;
+pub mod serve;
+pub mod store;
+pub mod targets;

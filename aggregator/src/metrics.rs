@@ -1,0 +1,144 @@
+//! What Prometheus is told. Labels are bounded: targets, phases and codes, never nodes' own words.
+
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use rollcall_daemon::process;
+
+use crate::cluster_file::TargetName;
+use crate::onboarding::plan::Verdict;
+use crate::onboarding::state::Phase;
+
+/// The aggregator's metrics and the registry that they are in.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    reports: IntCounterVec,
+    intake_seconds: Histogram,
+    nodes: IntGaugeVec,
+    stale_nodes: IntGauge,
+    target_phase: IntGaugeVec,
+    submissions: IntCounterVec,
+}
+
+/// How many nodes are how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NodeCounts {
+    /// In the document.
+    pub complete: usize,
+    /// Kept out of it, because a capacity is not known.
+    pub incomplete: usize,
+    /// Silent for too long; these are counted above too.
+    pub stale: usize,
+}
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    ///
+    /// When two metrics have one name; no input can cause it.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        process::register(&registry)?;
+        let build_info = IntGaugeVec::new(
+            Opts::new(
+                "rollcall_aggregator_build_info",
+                "A constant 1; the version is in the label.",
+            ),
+            &["version"],
+        )?;
+        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry.register(Box::new(build_info))?;
+
+        let reports = IntCounterVec::new(
+            Opts::new(
+                "rollcall_aggregator_reports_total",
+                "Reports by outcome: changed, unchanged, or why they were refused.",
+            ),
+            &["outcome"],
+        )?;
+        let intake_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "rollcall_aggregator_report_duration_seconds",
+                "Time from a report's last byte to its answer.",
+            )
+            .buckets(vec![0.000_1, 0.001, 0.01, 0.1, 1.0, 10.0]),
+        )?;
+        let nodes = IntGaugeVec::new(
+            Opts::new(
+                "rollcall_aggregator_nodes",
+                "Nodes on the roll, by whether their capacities are all known.",
+            ),
+            &["state"],
+        )?;
+        let stale_nodes = IntGauge::new(
+            "rollcall_aggregator_stale_nodes",
+            "Nodes on the roll that have been silent for three intervals.",
+        )?;
+        let target_phase = IntGaugeVec::new(
+            Opts::new(
+                "rollcall_aggregator_target_phase",
+                "1 for the phase that a target is in, 0 for the others.",
+            ),
+            &["target", "phase"],
+        )?;
+        let submissions = IntCounterVec::new(
+            Opts::new(
+                "rollcall_aggregator_submissions_total",
+                "Registrations sent to a target, by what the reply was worth.",
+            ),
+            &["target", "outcome"],
+        )?;
+        registry.register(Box::new(reports.clone()))?;
+        registry.register(Box::new(intake_seconds.clone()))?;
+        registry.register(Box::new(nodes.clone()))?;
+        registry.register(Box::new(stale_nodes.clone()))?;
+        registry.register(Box::new(target_phase.clone()))?;
+        registry.register(Box::new(submissions.clone()))?;
+        Ok(Self {
+            registry,
+            reports,
+            intake_seconds,
+            nodes,
+            stale_nodes,
+            target_phase,
+            submissions,
+        })
+    }
+
+    /// The registry that `/metrics` shows.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Counts a report by its outcome, a fixed word.
+    pub fn report(&self, outcome: &'static str) {
+        self.reports.with_label_values(&[outcome]).inc();
+    }
+
+    /// Notes how long a report took.
+    pub fn report_took(&self, seconds: f64) {
+        self.intake_seconds.observe(seconds);
+    }
+
+    /// Notes how many nodes are how.
+    pub fn nodes(&self, counts: NodeCounts) {
+        let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.nodes.with_label_values(&["complete"]).set(gauge(counts.complete));
+        self.nodes.with_label_values(&["incomplete"]).set(gauge(counts.incomplete));
+        self.stale_nodes.set(gauge(counts.stale));
+    }
+
+    /// Notes a target's phase.
+    pub fn target_phase(&self, target: &TargetName, current: Phase) {
+        for phase in Phase::ALL {
+            self.target_phase
+                .with_label_values(&[target.as_str(), phase.as_str()])
+                .set(i64::from(phase == current));
+        }
+    }
+
+    /// Counts a registration that was sent.
+    pub fn submission(&self, target: &TargetName, verdict: &Verdict) {
+        self.submissions.with_label_values(&[target.as_str(), verdict.as_str()]).inc();
+    }
+}

@@ -1,0 +1,248 @@
+//! The operator's side of the admin listener: what `nodes`, `status`, `document`, `forget` and
+//! `rebind` ask of a running aggregator.
+
+pub mod tables;
+
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{Method, StatusCode};
+use rollcall_daemon::http::{
+    BodyError, ClientError, client_builder, is_confidential, read_bounded,
+};
+use rollcall_daemon::secret::{SecretError, read_secret_file};
+use rollcall_report::{NodeName, Refusal};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use url::Url;
+
+use crate::admin::views::{DocumentView, NodesView, StatusView};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_REPLY_BYTES: usize = 256 * 1024 * 1024;
+
+/// Asks a running aggregator.
+#[derive(Debug)]
+pub struct Operator {
+    http: reqwest::Client,
+    server: Url,
+}
+
+/// Why an operator's command failed.
+#[derive(Debug, Error)]
+pub enum OperatorError {
+    /// The operator's token cannot be read.
+    #[error("no operator's token")]
+    Token {
+        /// What is wrong with the file.
+        source: SecretError,
+    },
+    /// The token holds what no HTTP header can.
+    #[error("the operator's token holds characters that cannot be sent")]
+    TokenCharacters,
+    /// The token would leave this machine unprotected.
+    #[error(
+        "the operator's token would go over plain HTTP to {server}: use https, or --insecure-http if the network is to be trusted"
+    )]
+    PlainHttp {
+        /// Where it would go.
+        server: Url,
+    },
+    /// The CA file is of no use.
+    #[error("--ca-file is of no use")]
+    Ca {
+        /// What is wrong with it.
+        source: ClientError,
+    },
+    /// The HTTP library refused.
+    #[error("no HTTP client could be set up")]
+    Http {
+        /// What it said.
+        source: reqwest::Error,
+    },
+    /// No answer.
+    #[error(
+        "{request} got no answer: is rollcall-aggregator serve running there? --server tells where to look"
+    )]
+    NoAnswer {
+        /// The request: method and URL.
+        request: String,
+        /// What the HTTP library said.
+        source: reqwest::Error,
+    },
+    /// The answer broke off.
+    #[error("{request} got no whole answer")]
+    Broken {
+        /// The request: method and URL.
+        request: String,
+        /// What went wrong.
+        source: BodyError,
+    },
+    /// The aggregator refused.
+    #[error("{request} was refused ({status}): {message}")]
+    Refused {
+        /// The request: method and URL.
+        request: String,
+        /// The status.
+        status: StatusCode,
+        /// The aggregator's words.
+        message: String,
+    },
+    /// The answer is not what an aggregator of this version says.
+    #[error(
+        "{request} answered something else than this version understands: is it a rollcall-aggregator of the same minor version?"
+    )]
+    Incomprehensible {
+        /// The request: method and URL.
+        request: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A result cannot be encoded.
+    #[error("the result cannot be encoded")]
+    Encode {
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+impl Operator {
+    /// Prepares to ask; connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// When a file is of no use, or the token would go over plain HTTP to another machine.
+    pub fn new(
+        server: Url,
+        token_file: Option<&Path>,
+        ca_file: Option<&Path>,
+        insecure_http: bool,
+    ) -> Result<Self, OperatorError> {
+        let mut headers = HeaderMap::new();
+        if let Some(path) = token_file {
+            if !is_confidential(&server) && !insecure_http {
+                return Err(OperatorError::PlainHttp { server });
+            }
+            let token = read_secret_file(path).map_err(|source| OperatorError::Token { source })?;
+            // Of several tokens any opens the door.
+            let token = token.expose().lines().next().unwrap_or_default().trim();
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+                .map_err(|_not_shown| OperatorError::TokenCharacters)?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let http = client_builder(ca_file)
+            .map_err(|source| OperatorError::Ca { source })?
+            .default_headers(headers)
+            .timeout(TIMEOUT)
+            .build()
+            .map_err(|source| OperatorError::Http { source })?;
+        Ok(Self { http, server })
+    }
+
+    /// The nodes on the roll.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer, or a refusal.
+    pub async fn nodes(&self) -> Result<NodesView, OperatorError> {
+        self.get(&["v1", "nodes"], None).await
+    }
+
+    /// Where the targets stand.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer, or a refusal.
+    pub async fn status(&self) -> Result<StatusView, OperatorError> {
+        self.get(&["v1", "status"], None).await
+    }
+
+    /// The document, as it would be sent to a target.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer, or a refusal.
+    pub async fn document(&self, target: Option<&str>) -> Result<DocumentView, OperatorError> {
+        self.get(&["v1", "document"], target.map(|target| ("target", target))).await
+    }
+
+    /// Takes a node off the roll.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer, or a refusal.
+    pub async fn forget(&self, node: &NodeName) -> Result<(), OperatorError> {
+        let url = self.url(&["v1", "nodes", node.as_str()], None);
+        self.exchange(Method::DELETE, url).await.map(drop)
+    }
+
+    /// Lets a node's next report come from another machine.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer, or a refusal.
+    pub async fn rebind(&self, node: &NodeName) -> Result<(), OperatorError> {
+        let url = self.url(&["v1", "nodes", node.as_str(), "rebind"], None);
+        self.exchange(Method::POST, url).await.map(drop)
+    }
+
+    fn url(&self, segments: &[&str], query: Option<(&str, &str)>) -> Url {
+        let mut url = self.server.clone();
+        // Only a URL that cannot be a base has no segments; such a one gets no answer either.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        if let Some((key, value)) = query {
+            url.query_pairs_mut().append_pair(key, value);
+        }
+        url
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        query: Option<(&str, &str)>,
+    ) -> Result<T, OperatorError> {
+        let url = self.url(segments, query);
+        let request = format!("GET {url}");
+        let body = self.exchange(Method::GET, url).await?;
+        serde_json::from_slice(&body)
+            .map_err(|source| OperatorError::Incomprehensible { request, source })
+    }
+
+    async fn exchange(&self, method: Method, url: Url) -> Result<Vec<u8>, OperatorError> {
+        let request = format!("{method} {url}");
+        let response = match self.http.request(method, url).send().await {
+            Ok(response) => response,
+            // The URL stands in the message already.
+            Err(source) => {
+                return Err(OperatorError::NoAnswer { request, source: source.without_url() });
+            }
+        };
+        let status = response.status();
+        let body = match read_bounded(response, MAX_REPLY_BYTES).await {
+            Ok(body) => body,
+            Err(source) => return Err(OperatorError::Broken { request, source }),
+        };
+        if status.is_success() {
+            return Ok(body);
+        }
+        let message = serde_json::from_slice::<Refusal>(&body).map_or_else(
+            |_not_ours| rollcall_report::clean_text(&String::from_utf8_lossy(&body)),
+            |refusal| refusal.message,
+        );
+        Err(OperatorError::Refused { request, status, message })
+    }
+}
+
+/// A result as JSON for programs.
+///
+/// # Errors
+///
+/// When it cannot be encoded.
+pub fn json(value: &impl Serialize) -> Result<String, OperatorError> {
+    serde_json::to_string_pretty(value).map_err(|source| OperatorError::Encode { source })
+}

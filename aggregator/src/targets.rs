@@ -1,0 +1,3 @@
+//! The networks that a cluster can be registered with, one module each.
+
+pub mod aios;

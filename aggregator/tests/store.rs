@@ -1,0 +1,116 @@
+//! The store: what was answered is still there after a restart; what is no store is left alone.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use jiff::Timestamp;
+use rollcall_aggregator::digest::Digest;
+use rollcall_aggregator::intake::accept::parse;
+use rollcall_aggregator::onboarding::state::{Phase, TargetState};
+use rollcall_aggregator::roll::{Entry, Roll};
+use rollcall_aggregator::store::{Event, OpenError, Store, Write};
+
+fn entry() -> (Entry, Vec<u8>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sample/node-1.json");
+    let body = fs::read(path).expect("the sample");
+    let mut roll = Roll::default();
+    let report = parse(&body).expect("a report");
+    let entry = roll.admit(report, Digest::of(&[&body]), at(10)).expect("new").clone();
+    (entry, body)
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("in range")
+}
+
+/// Opens a store that this process has only just closed: its thread may not be done yet.
+async fn reopen(path: &Path) -> (Store, rollcall_aggregator::store::Contents) {
+    loop {
+        match Store::open(path) {
+            Err(OpenError::InUse { .. }) => tokio::task::yield_now().await,
+            opened => return opened.expect("opens"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_reopening() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rollcall.db");
+    let (store, contents) = Store::open(&path).expect("new");
+    assert!(contents.entries.is_empty() && contents.targets.is_empty());
+    let installation = contents.installation;
+
+    let (entry, body) = entry();
+    let write = Write::Node { entry: Box::new(entry.clone()), report: Some(body.clone()) };
+    store.write(write).await.expect("written");
+    store.write(Write::Seen(vec![(entry.name.clone(), at(99))])).await.expect("written");
+    let state = TargetState { phase: Phase::Submitting, ..TargetState::new(at(20)) };
+    let event = Event {
+        at: at(20),
+        what: "submitting".into(),
+        version: "0".into(),
+        document: None,
+        detail: None,
+    };
+    let write = Write::Target { name: "aios".into(), state: Box::new(state.clone()), event };
+    store.write(write).await.expect("written");
+    drop(store);
+
+    let (store, contents) = reopen(&path).await;
+    assert_eq!(contents.installation, installation, "made once");
+    assert_eq!(contents.entries, [Entry { last_seen: at(99), ..entry.clone() }]);
+    assert_eq!(contents.targets, [("aios".to_owned(), state)]);
+    // The report is kept as it was sent, unknown fields and all.
+    let database = rusqlite::Connection::open(&path).expect("opens");
+    let kept: Vec<u8> =
+        database.query_row("SELECT report FROM node", [], |row| row.get(0)).expect("a report");
+    assert_eq!(kept, body);
+    let events: i64 =
+        database.query_row("SELECT count(*) FROM journal", [], |row| row.get(0)).expect("a count");
+    assert_eq!(events, 1);
+
+    store.write(Write::Forget(entry.name)).await.expect("written");
+    drop(store);
+    assert!(reopen(&path).await.1.entries.is_empty());
+}
+
+#[test]
+fn nobody_else_may_read_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rollcall.db");
+    let _store = Store::open(&path).expect("new");
+    for file in fs::read_dir(folder.path()).expect("a folder") {
+        let file = file.expect("a file");
+        let mode = file.metadata().expect("metadata").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", file.path().display());
+    }
+}
+
+#[test]
+fn what_is_no_store_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let in_use = folder.path().join("in-use.db");
+    let _first = Store::open(&in_use).expect("new");
+    let garbage = folder.path().join("garbage.db");
+    fs::write(&garbage, "not a database, and longer than the header of one. ".repeat(20))
+        .expect("written");
+    let newer = folder.path().join("newer.db");
+    let database = rusqlite::Connection::open(&newer).expect("opens");
+    database.pragma_update(None, "user_version", 99).expect("updated");
+    drop(database);
+    let nowhere = folder.path().join("no/such/folder/rollcall.db");
+    for (path, words) in [
+        (&in_use, "in use by another rollcall-aggregator"),
+        (&garbage, "is it a rollcall database"),
+        (&newer, "has version 99, this program knows up to 1"),
+        (&nowhere, "cannot be used"),
+    ] {
+        let before = fs::read(path).ok();
+        let message = Store::open(path).expect_err(words).to_string();
+        assert!(message.contains(words), "{message}");
+        assert!(message.contains(&path.display().to_string()), "{message}");
+        assert!(fs::read(path).ok() == before, "{} was changed", path.display());
+    }
+}
