@@ -1,0 +1,55 @@
+# What people and CI run. `make help` lists the targets.
+
+CARGO ?= cargo
+# Tools that are built once, outside the checkout.
+TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rollcall/tools
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help
+help: ## Lists the targets.
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+.PHONY: demo
+demo: build ## Does the main job on this very machine: probe, report, assemble, register.
+	@tests/demo.sh $(TARGET_DIR)/debug
+
+.PHONY: build
+build: prerequisites ## Builds all programs.
+	$(CARGO) build --locked --workspace --bins
+
+.PHONY: test
+test: prerequisites ## Passes all tests that need no cluster.
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace
+	tests/demo.sh $(TARGET_DIR)/debug </dev/null
+	tests/units.sh
+
+.PHONY: lint
+lint: prerequisites $(CARGO_DENY) ## Formatting, clippy, documentation, licences and sources of dependencies.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+	$(CARGO_DENY) --locked check licenses bans sources
+
+.PHONY: golden
+golden: ## Writes the golden files anew; look at the difference before you commit it.
+	EXPECTORATE=overwrite $(CARGO) test --locked -p rollcall-agent --test hosts
+
+.PHONY: release
+release: prerequisites ## Builds the two programs as they are shipped.
+	$(CARGO) build --locked --release -p rollcall-agent -p rollcall-aggregator
+
+.PHONY: clean
+clean: ## Removes what was built here.
+	$(CARGO) clean
+
+$(CARGO_DENY):
+	$(CARGO) install --locked --root $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION) cargo-deny@$(CARGO_DENY_VERSION)
+
+# Rust, and a C compiler for SQLite and the cryptography.
+.PHONY: prerequisites
+prerequisites:
+	@command -v $(CARGO) >/dev/null || { echo "make: Rust is missing: install it with rustup or your distribution" >&2; exit 1; }
+	@command -v cc >/dev/null || tests/install.sh gcc libc6-dev

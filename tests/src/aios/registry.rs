@@ -1,0 +1,456 @@
+//! AIOS's registry of clusters: an Express service that keeps documents by a Mongoose schema in
+//! `MongoDB`. What it does to a document is done here to a document in memory.
+//!
+//! Fields outside the schema are dropped without a word (`strict`), values are cast to the
+//! schema's types, and empty objects are left out of what is shown (`minimize`).
+
+use serde_json::{Map, Number, Value};
+
+/// The largest body that Express' JSON parser takes by default, in bytes.
+const BODY_LIMIT_BYTES: usize = 100 * 1024;
+
+/// The furthest index behind an array's end that the database fills up to.
+const MAX_BACKFILL: usize = 1_500_000;
+
+/// How the registry refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RegistryError {
+    /// 404: no cluster of that id.
+    NotFound,
+    /// 413: the body is too large.
+    PayloadTooLarge,
+    /// 500: validation, casting, a duplicate id, a refusal of the database. They look all alike.
+    Internal,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Number,
+    TextList,
+    /// Anything.
+    Mixed,
+    /// A list of anything.
+    MixedList,
+}
+
+struct Field {
+    path: &'static str,
+    kind: Kind,
+    required: bool,
+}
+
+const fn required(path: &'static str, kind: Kind) -> Field {
+    Field { path, kind, required: true }
+}
+
+const fn optional(path: &'static str, kind: Kind) -> Field {
+    Field { path, kind, required: false }
+}
+
+const SCHEMA: [Field; 18] = [
+    required("id", Kind::Text),
+    required("regionId", Kind::Text),
+    required("nodes.count", Kind::Number),
+    optional("nodes.nodeData", Kind::MixedList),
+    required("gpus.count", Kind::Number),
+    required("gpus.memory", Kind::Number),
+    required("vcpus.count", Kind::Number),
+    required("memory", Kind::Number),
+    required("swap", Kind::Number),
+    required("storage.disks", Kind::Number),
+    required("storage.size", Kind::Number),
+    required("network.interfaces", Kind::Number),
+    required("network.txBandwidth", Kind::Number),
+    required("network.rxBandwidth", Kind::Number),
+    optional("config", Kind::Mixed),
+    required("tags", Kind::TextList),
+    required("clusterMetadata", Kind::Mixed),
+    required("reputation", Kind::Number),
+];
+
+/// The registered clusters.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    /// In the order of registration.
+    clusters: Vec<Map<String, Value>>,
+    registered: u64,
+}
+
+impl Registry {
+    pub(super) fn clusters(&self) -> Vec<Value> {
+        self.clusters.iter().map(shown).collect()
+    }
+
+    /// Registers a cluster.
+    pub(super) fn create(&mut self, document: &Value) -> Result<Value, RegistryError> {
+        within_limit(document)?;
+        let mut stored = Map::new();
+        for field in &SCHEMA {
+            let sent = field.path.split('.').try_fold(document, |value, name| value.get(name));
+            let is_list = matches!(field.kind, Kind::TextList | Kind::MixedList);
+            let value = match sent {
+                Some(value) => cast(field.kind, value)?,
+                // Mongoose gives a list that is missing an empty one, which counts as there.
+                None if is_list => Value::Array(Vec::new()),
+                None => Value::Null,
+            };
+            if field.required && (value.is_null() || value.as_str() == Some("")) {
+                return Err(RegistryError::Internal);
+            }
+            if sent.is_some() || is_list {
+                set(&mut stored, field.path, value)?;
+            }
+        }
+        if self.position(stored.get("id")).is_some() {
+            return Err(RegistryError::Internal);
+        }
+        self.registered += 1;
+        stored.insert("_id".to_owned(), Value::String(format!("{:024x}", self.registered)));
+        stored.insert("__v".to_owned(), Value::from(0));
+        let answer = shown(&stored);
+        self.clusters.push(stored);
+        Ok(answer)
+    }
+
+    pub(super) fn read(&self, id: &str) -> Result<Value, RegistryError> {
+        self.find(id).and_then(|at| self.clusters.get(at)).map(shown).ok_or(RegistryError::NotFound)
+    }
+
+    /// Carries out `{"$set": {PATH: VALUE, …}}`, all of it or nothing. Validators do not run on
+    /// updates, casts do.
+    pub(super) fn update(&mut self, id: &str, update: &Value) -> Result<Value, RegistryError> {
+        within_limit(update)?;
+        let sent = update.get("$set").and_then(Value::as_object).ok_or(RegistryError::Internal)?;
+        let mut accepted = Vec::new();
+        for (path, value) in sent {
+            if let Some(value) = by_schema(path, value)? {
+                accepted.push((path.as_str(), value));
+            }
+        }
+        if accepted.iter().any(|(path, _)| accepted.iter().any(|(other, _)| is_below(path, other)))
+        {
+            // MongoDB: "Updating the path … would create a conflict at …".
+            return Err(RegistryError::Internal);
+        }
+        let at = self.find(id).ok_or(RegistryError::NotFound)?;
+        let mut cluster = self.clusters.get(at).cloned().unwrap_or_default();
+        for (path, value) in accepted {
+            set(&mut cluster, path, value)?;
+        }
+        if self.position(cluster.get("id")).is_some_and(|other| other != at) {
+            return Err(RegistryError::Internal);
+        }
+        let answer = shown(&cluster);
+        if let Some(stored) = self.clusters.get_mut(at) {
+            *stored = cluster;
+        }
+        Ok(answer)
+    }
+
+    /// Removes a cluster; the answer is what was removed.
+    pub(super) fn delete(&mut self, id: &str) -> Result<Value, RegistryError> {
+        let at = self.find(id).ok_or(RegistryError::NotFound)?;
+        Ok(shown(&self.clusters.remove(at)))
+    }
+
+    fn find(&self, id: &str) -> Option<usize> {
+        self.position(Some(&Value::from(id)))
+    }
+
+    fn position(&self, id: Option<&Value>) -> Option<usize> {
+        self.clusters.iter().position(|cluster| cluster.get("id") == id)
+    }
+}
+
+/// A stored document as the registry shows it: without empty objects, except as elements of a
+/// list.
+fn shown(stored: &Map<String, Value>) -> Value {
+    Value::Object(minimize(stored))
+}
+
+fn minimize(fields: &Map<String, Value>) -> Map<String, Value> {
+    let keep = |value: &Value| match value {
+        Value::Object(inner) => {
+            let inner = minimize(inner);
+            (!inner.is_empty()).then_some(Value::Object(inner))
+        }
+        Value::Array(items) => Some(Value::Array(items.iter().map(minimize_element).collect())),
+        other => Some(other.clone()),
+    };
+    fields.iter().filter_map(|(name, value)| Some((name.clone(), keep(value)?))).collect()
+}
+
+fn minimize_element(item: &Value) -> Value {
+    match item {
+        Value::Object(fields) => Value::Object(minimize(fields)),
+        Value::Array(items) => Value::Array(items.iter().map(minimize_element).collect()),
+        other => other.clone(),
+    }
+}
+
+/// What the schema makes of a value that an update sets; `None`: it is dropped.
+fn by_schema(path: &str, value: &Value) -> Result<Option<Value>, RegistryError> {
+    if let Some(field) = SCHEMA.iter().find(|field| field.path == path) {
+        return cast(field.kind, value).map(Some);
+    }
+    if let Some(field) = SCHEMA.iter().find(|field| is_below(path, field.path)) {
+        return match field.kind {
+            Kind::Mixed | Kind::MixedList => Ok(Some(value.clone())),
+            Kind::TextList => cast(Kind::Text, value).map(Some),
+            Kind::Text | Kind::Number => Ok(None),
+        };
+    }
+    if !SCHEMA.iter().any(|field| is_below(field.path, path)) {
+        return Ok(None);
+    }
+    // A group of fields as a whole, such as `nodes`.
+    let fields = value.as_object().ok_or(RegistryError::Internal)?;
+    let mut kept = Map::new();
+    for (name, value) in fields {
+        if let Some(value) = by_schema(&format!("{path}.{name}"), value)? {
+            kept.insert(name.clone(), value);
+        }
+    }
+    Ok(Some(Value::Object(kept)))
+}
+
+/// Whether a dotted path leads below another one.
+fn is_below(path: &str, other: &str) -> bool {
+    path.strip_prefix(other).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// Casts as Mongoose does.
+fn cast(kind: Kind, value: &Value) -> Result<Value, RegistryError> {
+    let listed = |value: &Value| match value {
+        Value::Array(items) => items.clone(),
+        single => vec![single.clone()],
+    };
+    match (kind, value) {
+        (_, Value::Null) => Ok(Value::Null),
+        (Kind::Mixed, value) => Ok(value.clone()),
+        (Kind::MixedList, value) => Ok(Value::Array(listed(value))),
+        (Kind::TextList, value) => {
+            let items: Result<_, _> = listed(value).iter().map(|i| cast(Kind::Text, i)).collect();
+            items.map(Value::Array)
+        }
+        (Kind::Text, Value::String(_)) | (Kind::Number, Value::Number(_)) => Ok(value.clone()),
+        (Kind::Text, Value::Bool(_) | Value::Number(_)) => Ok(Value::String(value.to_string())),
+        (Kind::Number, Value::Bool(truth)) => Ok(Value::from(u8::from(*truth))),
+        (Kind::Number, Value::String(text)) if text.is_empty() => Ok(Value::Null),
+        (Kind::Number, Value::String(text)) => number(text).ok_or(RegistryError::Internal),
+        (Kind::Text | Kind::Number, Value::Array(_) | Value::Object(_)) => {
+            Err(RegistryError::Internal)
+        }
+    }
+}
+
+/// A number written as text.
+fn number(text: &str) -> Option<Value> {
+    let text = text.trim();
+    if let Ok(whole) = text.parse::<i64>() {
+        return Some(Value::from(whole));
+    }
+    text.parse().ok().and_then(Number::from_f64).map(Value::Number)
+}
+
+/// The database's `$set` of one dotted path: missing objects are made, lists are filled up with null.
+fn set(document: &mut Map<String, Value>, path: &str, value: Value) -> Result<(), RegistryError> {
+    let (first, mut rest) = split(path);
+    if rest.is_none() {
+        document.insert(first.to_owned(), value);
+        return Ok(());
+    }
+    let mut place = document.entry(first).or_insert(Value::Null);
+    while let Some(path) = rest {
+        let name;
+        (name, rest) = split(path);
+        if place.is_null() {
+            *place = Value::Object(Map::new());
+        }
+        place = match place {
+            Value::Object(fields) => fields.entry(name).or_insert(Value::Null),
+            Value::Array(items) => {
+                let index: usize = name.parse().map_err(|_not_an_index| RegistryError::Internal)?;
+                if index > items.len() + MAX_BACKFILL {
+                    return Err(RegistryError::Internal);
+                }
+                if index >= items.len() {
+                    items.resize(index + 1, Value::Null);
+                }
+                items.get_mut(index).ok_or(RegistryError::Internal)?
+            }
+            _ => return Err(RegistryError::Internal),
+        };
+    }
+    *place = value;
+    Ok(())
+}
+
+fn split(path: &str) -> (&str, Option<&str>) {
+    path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)))
+}
+
+/// Refuses a body that is too large as Python's `requests` writes it.
+fn within_limit(body: &Value) -> Result<(), RegistryError> {
+    if python_json_bytes(body) > BODY_LIMIT_BYTES {
+        return Err(RegistryError::PayloadTooLarge);
+    }
+    Ok(())
+}
+
+/// The length of `json.dumps(value)`: a space after each comma and colon, and everything outside
+/// printable ASCII escaped.
+fn python_json_bytes(value: &Value) -> usize {
+    let separators = |items: usize| 2 * items.saturating_sub(1);
+    match value {
+        Value::Object(fields) => {
+            let inner: usize = fields
+                .iter()
+                .map(|(name, value)| python_text_bytes(name) + 2 + python_json_bytes(value))
+                .sum();
+            2 + inner + separators(fields.len())
+        }
+        Value::Array(items) => {
+            2 + items.iter().map(python_json_bytes).sum::<usize>() + separators(items.len())
+        }
+        Value::String(text) => python_text_bytes(text),
+        other => other.to_string().len(),
+    }
+}
+
+fn python_text_bytes(text: &str) -> usize {
+    let inner: usize = text
+        .chars()
+        .map(|c| match c {
+            '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+            ' '..='~' => 1,
+            other => 6 * other.len_utf16(),
+        })
+        .sum();
+    2 + inner
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn cluster() -> Value {
+        json!({
+            "id": "c1", "regionId": "eu", "nodes": { "count": 1, "nodeData": [{ "id": "n1" }] },
+            "gpus": { "count": 0, "memory": 0 }, "vcpus": { "count": 4 }, "memory": 1024,
+            "swap": 0, "storage": { "disks": 1, "size": 10 },
+            "network": { "interfaces": 1, "txBandwidth": 0, "rxBandwidth": 0 },
+            "clusterMetadata": { "name": "one" }, "reputation": 0
+        })
+    }
+
+    #[test]
+    fn lengths_are_those_of_pythons_json() {
+        // Each expected text is what `python3 -c 'import json; print(json.dumps(…))'` prints.
+        for (value, python) in [
+            (json!({}), r"{}"),
+            (json!({ "a": [1, 2.5, null, true] }), r#"{"a": [1, 2.5, null, true]}"#),
+            (json!({ "a": "", "b": {} }), r#"{"a": "", "b": {}}"#),
+            (json!("ü😀\u{7f}\u{1}"), r#""\u00fc\ud83d\ude00\u007f\u0001""#),
+            (json!("\"\\\n\t/"), r#""\"\\\n\t/""#),
+        ] {
+            assert_eq!(python_json_bytes(&value), python.len(), "{value}");
+        }
+    }
+
+    #[test]
+    fn updates() {
+        let stored = |field: &str| format!("/{}", field.replace('.', "/"));
+        for (name, update, field, after) in [
+            ("bare field", json!({ "memory": 7 }), "memory", json!(7)),
+            ("dotted field", json!({ "nodes.count": 3 }), "nodes.count", json!(3)),
+            (
+                "list appended to",
+                json!({ "nodes.nodeData.1": 5 }),
+                "nodes.nodeData",
+                json!([{ "id": "n1" }, 5]),
+            ),
+            ("gap in a list", json!({ "nodes.nodeData.2": 5 }), "nodes.nodeData.1", Value::Null),
+            (
+                "below a list",
+                json!({ "nodes.nodeData.0.id": "n2" }),
+                "nodes.nodeData.0.id",
+                json!("n2"),
+            ),
+            (
+                "below free-form data",
+                json!({ "clusterMetadata.a.b": 1 }),
+                "clusterMetadata.a",
+                json!({ "b": 1 }),
+            ),
+            (
+                "group replaced whole",
+                json!({ "nodes": { "count": 2, "x": 1 } }),
+                "nodes",
+                json!({ "count": 2 }),
+            ),
+            ("number as text", json!({ "memory": "12" }), "memory", json!(12)),
+            ("number for a text", json!({ "regionId": 5 }), "regionId", json!("5")),
+            ("own $set", json!({ "$set": { "memory": 7 } }), "memory", json!(1024)),
+            (
+                "outside the schema",
+                json!({ "status": "live", "gpus.modelNames": [] }),
+                "gpus",
+                json!({ "count": 0, "memory": 0 }),
+            ),
+        ] {
+            let mut registry = Registry::default();
+            registry.create(&cluster()).expect("valid");
+            let answer = registry.update("c1", &json!({ "$set": update })).expect(name);
+            assert_eq!(answer.pointer(&stored(field)), Some(&after), "{name}: {answer}");
+            assert_eq!(registry.read("c1"), Ok(answer), "{name}");
+        }
+    }
+
+    #[test]
+    fn updates_that_fail_change_nothing() {
+        use RegistryError::{Internal, NotFound, PayloadTooLarge};
+        for (name, id, update, error) in [
+            ("unknown id", "c2", json!({ "memory": 7 }), NotFound),
+            ("text for a number", "c1", json!({ "swap": 1, "memory": "lots" }), Internal),
+            (
+                "field below a number",
+                "c1",
+                json!({ "swap": 1, "clusterMetadata.name.x": 1 }),
+                Internal,
+            ),
+            ("name in a list", "c1", json!({ "swap": 1, "nodes.nodeData.x": 1 }), Internal),
+            ("absurd index", "c1", json!({ "nodes.nodeData.99999999999": 1 }), Internal),
+            (
+                "a path and one below it",
+                "c1",
+                json!({ "nodes.nodeData": [], "nodes.nodeData.0": 1 }),
+                Internal,
+            ),
+            ("not an object", "c1", json!([1]), Internal),
+            ("too large", "c1", json!({ "clusterMetadata": "x".repeat(102_400) }), PayloadTooLarge),
+        ] {
+            let mut registry = Registry::default();
+            let before = registry.create(&cluster()).expect("valid");
+            assert_eq!(registry.update(id, &json!({ "$set": update })), Err(error), "{name}");
+            assert_eq!(registry.read("c1"), Ok(before), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_dropped_from_a_document() {
+        let mut document = cluster();
+        let fields = document.as_object_mut().expect("an object");
+        fields.insert("status".to_owned(), json!("live"));
+        fields.insert("gpus".to_owned(), json!({ "count": 0, "memory": 0, "modelNames": ["x"] }));
+        fields.insert("config".to_owned(), json!({ "policy": {}, "useGateway": false }));
+        let stored = Registry::default().create(&document).expect("valid");
+        assert_eq!(stored.get("status"), None);
+        assert_eq!(stored.get("gpus"), Some(&json!({ "count": 0, "memory": 0 })));
+        assert_eq!(stored.get("config"), Some(&json!({ "useGateway": false })), "empty objects");
+        assert_eq!(stored.get("tags"), Some(&json!([])), "a missing list");
+    }
+}

@@ -1,0 +1,6 @@
+//! What the whole-flow tests share: stand-ins of foreign services, and a harness that runs
+//! rollcall's real programs.
+
+pub mod aios;
+pub mod bed;
+pub mod process;

@@ -1,0 +1,291 @@
+//! From a report to the network's registry and back, with the real programs.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rollcall_tests::aios::{AiosStandin, Behaviour};
+use rollcall_tests::bed::{Aggregator, Bed, CLUSTER_ID, PATIENCE, report};
+use serde_json::Value;
+
+const ONE_NODE: &str = "expect: {nodes: 1}\n";
+
+fn bed_for(aios: &AiosStandin, more: &str) -> Bed {
+    Bed::new(&Bed::aios_target(&aios.parser_url(), &aios.gateway_url(), more))
+}
+
+fn post(aggregator: &Aggregator, report: &Value) {
+    let answer = aggregator.post_report(report.to_string().as_bytes());
+    assert_eq!(answer.status, 200, "{}", answer.body);
+}
+
+/// Waits until the aggregator logs a line; logging comes after storing.
+fn wait_for_log(aggregator: &Aggregator, words: &str) {
+    aggregator.daemon.wait_for_line(|line| line.contains(words), PATIENCE);
+}
+
+#[test]
+fn an_agent_reports_and_the_cluster_is_registered_once() {
+    let aios = AiosStandin::start();
+    let bed = bed_for(&aios, ONE_NODE);
+    let mut aggregator = bed.aggregator(&[]);
+    let mut agent = bed.agent(&aggregator.intake_url(), &["--node-name", "this-machine"]);
+    wait_for_log(&aggregator, "the cluster is registered");
+
+    let creates = aios.creates();
+    let [create] = creates.as_slice() else { panic!("{} creates", creates.len()) };
+    assert_eq!(create.path, "/api/createCluster");
+    assert_eq!(create.content_type.as_deref(), Some("application/json"));
+    let sent = create.json().expect("JSON");
+    assert_eq!(sent.pointer("/header/templateUri"), Some(&Value::from("Parser/V1")));
+    let document = aggregator.ask(&["document", "aios"]);
+    assert_eq!(
+        sent.pointer("/body/spec/values"),
+        Some(&document),
+        "what is shown is what was sent"
+    );
+    assert_eq!(document.pointer("/nodes/nodeData/0/id"), Some(&Value::from("this-machine")));
+
+    assert_eq!(aggregator.target_state(), ("registered".to_owned(), String::new()));
+    let nodes = aggregator.operate(&["nodes"]);
+    assert!(String::from_utf8_lossy(&nodes.stdout).contains("this-machine"));
+
+    assert!(agent.terminate().success(), "{}", agent.tail());
+    assert!(aggregator.daemon.terminate().success(), "{}", aggregator.daemon.tail());
+
+    // A restart looks at nothing and sends nothing: it knows.
+    let before = aios.requests().len();
+    let aggregator = bed.aggregator(&[]);
+    assert_eq!(aggregator.target_state().0, "registered");
+    assert_eq!(aios.requests().len(), before);
+}
+
+#[test]
+fn a_roll_outlives_kill_9() {
+    let aios = AiosStandin::start();
+    let bed = bed_for(&aios, "expect: {nodes: 2}\n");
+    let mut aggregator = bed.aggregator(&[]);
+    post(&aggregator, &report("node-a", 1));
+    let before = aggregator.ask(&["document"]);
+    aggregator.daemon.kill_9();
+
+    let aggregator = bed.aggregator(&[]);
+    assert_eq!(aggregator.ask(&["document"]), before);
+    assert_eq!(before.pointer("/nodes/nodeData/0/id"), Some(&Value::from("node-a")));
+    let (phase, detail) = aggregator.target_state();
+    assert_eq!(
+        (phase.as_str(), detail.as_str()),
+        ("waiting", "1 of 2 expected nodes have reported")
+    );
+    assert_eq!(aios.requests(), [], "nothing is sent before all are there");
+
+    post(&aggregator, &report("node-b", 2));
+    wait_for_log(&aggregator, "the cluster is registered");
+    let stored = aios.cluster(CLUSTER_ID).expect("registered");
+    assert_eq!(stored.pointer("/nodes/count"), Some(&Value::from(2)));
+}
+
+#[test]
+fn a_network_that_is_away_is_come_back_to() {
+    // The addresses of a stand-in that is gone.
+    let gone = AiosStandin::start();
+    let address = |url: String| -> SocketAddr {
+        url.trim_start_matches("http://").parse().expect("an address")
+    };
+    let (parser, gateway) = (address(gone.parser_url()), address(gone.gateway_url()));
+    let bed = bed_for(&gone, ONE_NODE);
+    drop(gone);
+    let aggregator = bed.aggregator(&[]);
+    post(&aggregator, &report("node-a", 1));
+    wait_for_log(&aggregator, "not registered, trying again");
+    let (phase, detail) = aggregator.target_state();
+    assert_eq!(phase, "failing");
+    assert!(detail.contains("the network's gateway did not answer (GET http://"), "{detail}");
+
+    let aios = AiosStandin::start_on(parser, gateway).expect("the ports are free again");
+    wait_for_log(&aggregator, "the cluster is registered");
+    assert_eq!(aios.creates().len(), 1);
+    assert_eq!(aios.clusters().len(), 1);
+}
+
+#[test]
+fn a_lost_reply_makes_no_second_registration() {
+    let aios = AiosStandin::start();
+    aios.set_for_next(1, Behaviour::ReplyLost);
+    let bed = bed_for(&aios, ONE_NODE);
+    let aggregator = bed.aggregator(&[]);
+    post(&aggregator, &report("node-a", 1));
+    wait_for_log(&aggregator, "the cluster is registered");
+    assert_eq!(aios.creates().len(), 1);
+}
+
+#[test]
+fn kill_9_in_the_middle_of_a_registration_makes_no_second_one() {
+    for (what, behaviour) in [
+        ("carried out, the reply never seen", Behaviour::Stalls { delay: Duration::from_secs(2) }),
+        ("never carried out", Behaviour::NotAnswering),
+    ] {
+        let aios = AiosStandin::start();
+        aios.set_for_next(1, behaviour);
+        let bed = bed_for(&aios, ONE_NODE);
+        let mut aggregator = bed.aggregator(&[]);
+        post(&aggregator, &report("node-a", 1));
+        aios.wait_for("the registration", PATIENCE, |aios| !aios.creates().is_empty());
+        aggregator.daemon.kill_9();
+
+        let aggregator = bed.aggregator(&[]);
+        wait_for_log(&aggregator, "the cluster is registered");
+        assert_eq!(aios.clusters().len(), 1, "{what}");
+    }
+}
+
+#[test]
+fn every_refusal_and_failure_says_what_it_is() {
+    let away = "the network's gateway did not answer the parser (POST http://";
+    for (what, behaviour, rest, phase, words) in [
+        (
+            "the network's policy",
+            Behaviour::PolicyRefuses { why: "region lab is closed".into() },
+            ONE_NODE,
+            "refused",
+            "the network's policy does not allow this cluster: region lab is closed",
+        ),
+        (
+            "the envelope of the documentation",
+            Behaviour::Normal,
+            "    envelope: flat\nexpect: {nodes: 1}\n",
+            "refused",
+            "the parser misses 'body' in what it was sent",
+        ),
+        (
+            "the gateway is down behind the parser",
+            Behaviour::GatewayDown,
+            ONE_NODE,
+            "failing",
+            away,
+        ),
+        (
+            "the registry says no without a reason",
+            Behaviour::RegistryFails,
+            ONE_NODE,
+            "failing",
+            "the network's registry refused the document without saying why",
+        ),
+    ] {
+        let aios = AiosStandin::start();
+        // For creates only: what the network holds can be read, so the words are the parser's.
+        aios.set_for_next(100, behaviour);
+        let bed = bed_for(&aios, rest);
+        let aggregator = bed.aggregator(&[]);
+        post(&aggregator, &report("node-a", 1));
+        let expected = match phase {
+            "refused" => "not registered, a person must act",
+            _ => "not registered, trying again",
+        };
+        wait_for_log(&aggregator, expected);
+        let (found, detail) = aggregator.target_state();
+        assert_eq!(found, phase, "{what}: {detail}");
+        assert!(detail.contains(words), "{what}: {detail}");
+        assert!(detail.contains("/api/createCluster answered "), "{what}: {detail}");
+        let table = String::from_utf8(aggregator.operate(&["status"]).stdout).expect("text");
+        assert!(table.contains(phase) && table.contains(words), "{what}: {table}");
+        assert_eq!(aios.clusters(), Vec::<Value>::new(), "{what}");
+    }
+}
+
+#[test]
+fn a_refusal_is_not_repeated_until_something_changes() {
+    let aios = AiosStandin::start();
+    aios.set(Behaviour::PolicyRefuses { why: "closed".into() });
+    let bed = bed_for(&aios, ONE_NODE);
+    let mut aggregator = bed.aggregator(&[]);
+    post(&aggregator, &report("node-a", 1));
+    wait_for_log(&aggregator, "a person must act");
+    let tried = aios.creates().len();
+    // An unchanged report changes nothing; another one is another document.
+    post(&aggregator, &report("node-a", 1));
+    assert_eq!(aios.creates().len(), tried);
+    aios.set(Behaviour::Normal);
+    assert_eq!(aggregator.target_state().0, "refused");
+    assert!(aggregator.daemon.terminate().success());
+
+    let aggregator = bed.aggregator(&[]);
+    wait_for_log(&aggregator, "the cluster is registered");
+    assert_eq!(aios.creates().len(), tried + 1);
+}
+
+#[test]
+fn an_entry_that_is_not_ours_is_left_alone() {
+    let aios = AiosStandin::start();
+    let theirs = bed_for(&aios, ONE_NODE);
+    let mut other = theirs.aggregator(&[]);
+    post(&other, &report("their-node", 1));
+    wait_for_log(&other, "the cluster is registered");
+    assert!(other.daemon.terminate().success());
+    let before = aios.cluster(CLUSTER_ID);
+
+    let bed = bed_for(&aios, ONE_NODE);
+    let aggregator = bed.aggregator(&[]);
+    post(&aggregator, &report("our-node", 2));
+    wait_for_log(&aggregator, "a person must act");
+    let (phase, detail) = aggregator.target_state();
+    assert_eq!(phase, "foreign");
+    assert!(detail.contains("choose another cluster.id"), "{detail}");
+    assert_eq!(aios.creates().len(), 1);
+    assert_eq!(aios.cluster(CLUSTER_ID), before);
+}
+
+#[test]
+fn a_cluster_that_changes_after_registration_is_shown_as_drifted() {
+    let aios = AiosStandin::start();
+    let bed = bed_for(&aios, ONE_NODE);
+    let aggregator = bed.aggregator(&[]);
+    post(&aggregator, &report("node-a", 1));
+    wait_for_log(&aggregator, "the cluster is registered");
+    post(&aggregator, &report("node-b", 2));
+    wait_for_log(&aggregator, "the registration has drifted");
+    let (phase, detail) = aggregator.target_state();
+    assert_eq!(phase, "drifted");
+    assert!(detail.contains("nodes.count is 1 there, 2 here"), "{detail}");
+    assert_eq!(aios.creates().len(), 1);
+}
+
+#[test]
+fn a_document_that_is_too_large_is_refused_with_the_networks_words() {
+    let aios = AiosStandin::start();
+    let bed = bed_for(&aios, "expect: {nodes: 130}\n");
+    let aggregator = bed.aggregator(&[]);
+    for node in 0..130 {
+        let mut report = report(&format!("node-{node}"), node);
+        let gpus = &mut report["inventory"]["gpus"]["known"]["nvidiaDriver"]["known"]["gpus"];
+        let one = gpus[0].clone();
+        *gpus = (0..8)
+            .map(|index| {
+                let mut gpu = one.clone();
+                gpu["index"] = index.into();
+                gpu["model"] = "NVIDIA H100 80GB HBM3".into();
+                gpu["uuid"] = format!("GPU-{node}-{index}").into();
+                gpu
+            })
+            .collect();
+        post(&aggregator, &report);
+    }
+    wait_for_log(&aggregator, "a person must act");
+    let (phase, detail) = aggregator.target_state();
+    assert_eq!(phase, "refused");
+    assert!(detail.contains("413 Client Error"), "{detail}");
+}
+
+#[test]
+fn a_network_that_never_answers_holds_nothing_up() {
+    let aios = AiosStandin::start();
+    aios.set(Behaviour::NotAnswering);
+    let bed = bed_for(&aios, ONE_NODE);
+    let mut aggregator = bed.aggregator(&[]);
+    post(&aggregator, &report("node-a", 1));
+    aios.wait_for("a request", PATIENCE, |aios| !aios.requests().is_empty());
+    post(&aggregator, &report("node-b", 2));
+    assert_eq!(aggregator.ask(&["document"]).pointer("/nodes/count"), Some(&Value::from(2)));
+    let asked_to_stop = Instant::now();
+    assert!(aggregator.daemon.terminate().success(), "{}", aggregator.daemon.tail());
+    assert!(asked_to_stop.elapsed() < PATIENCE, "it does not wait for the network");
+}
