@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
 use rollcall_daemon::{logging, shutdown};
@@ -103,7 +104,7 @@ struct ServeArgs {
     #[arg(long, value_name = "FILE", env = "ROLLCALL_TLS_KEY", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
     /// Takes reports, and the tokens in them, over plain HTTP from other machines.
-    #[arg(long, env = "ROLLCALL_INSECURE_HTTP")]
+    #[arg(long, env = "ROLLCALL_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
     insecure_http: bool,
     /// How often agents are to report.
     #[arg(long, value_name = "DUR", env = "ROLLCALL_INTERVAL", default_value = "60s", value_parser = interval)]
@@ -136,7 +137,7 @@ struct ServerArgs {
     #[arg(long, value_name = "FILE", env = "ROLLCALL_CA_FILE")]
     ca_file: Option<PathBuf>,
     /// Sends the operator's token over plain HTTP to another machine.
-    #[arg(long, env = "ROLLCALL_INSECURE_HTTP")]
+    #[arg(long, env = "ROLLCALL_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
     insecure_http: bool,
 }
 

@@ -437,7 +437,7 @@ mod tests {
                 5,
                 "A B",
             ),
-            ("a target twice", format!("{SMALL}{target}{}", entry), 0, "two targets"),
+            ("a target twice", format!("{SMALL}{target}{entry}"), 0, "two targets"),
         ] {
             let problem = ClusterFile::parse(&text).expect_err(what);
             let message = problem.to_string();

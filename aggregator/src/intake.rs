@@ -4,4 +4,5 @@
 
 pub mod accept;
 pub mod authenticate;
+pub mod parse;
 pub mod router;

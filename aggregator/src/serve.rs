@@ -24,11 +24,12 @@ use crate::admin::access::Access;
 use crate::admin::views::NodesView;
 use crate::aggregator::Aggregator;
 use crate::cluster_file::{ClusterFile, ClusterFileError};
-use crate::intake::authenticate::{Authenticator, Tokens, WeakToken};
+use crate::intake::authenticate::Authenticator;
 use crate::metrics::Metrics;
 use crate::onboarding::execute::Executor;
 use crate::store::{OpenError, Store};
 use crate::targets::aios;
+use crate::tokens::{Tokens, WeakToken};
 use crate::{admin, intake};
 
 /// How long a client may take to send a request's headers.

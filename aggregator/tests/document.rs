@@ -1,12 +1,18 @@
 //! The document against AIOS's own sample, and its totals against sums written another way.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use rollcall_aggregator::cluster_file::{ClusterFile, Overrides};
 use rollcall_aggregator::document::{ClusterDocument, Warning, assemble, features};
-use rollcall_aggregator::intake::accept::parse;
+use rollcall_aggregator::intake::parse::parse;
 use rollcall_report::{
     Accelerator, Attachment, ComputeCapability, Cpu, Disk, Gpu, GpuFailure, Gpus, Inventory, Link,
     Memory, Nic, NicKind, NodeId, NodeReport, NvidiaDriver, Reading, Subject, Swap,

@@ -1,5 +1,7 @@
 //! The planner: every state against every observation, and no registration without a look before.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+
 use jiff::Timestamp;
 use proptest::prelude::*;
 use rollcall_aggregator::digest::Digest;

@@ -1,11 +1,13 @@
 //! What AIOS's replies are worth: every row of the table in docs/aios.md, and what lies beside it.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+
 use std::fs;
 use std::path::Path;
 
 use rollcall_aggregator::cluster_file::{ClusterFile, Envelope};
 use rollcall_aggregator::document::{ClusterDocument, assemble};
-use rollcall_aggregator::intake::accept::parse;
+use rollcall_aggregator::intake::parse::parse;
 use rollcall_aggregator::onboarding::plan::{Held, Verdict};
 use rollcall_aggregator::targets::aios::{
     INSTALLATION_KEY, Submission, body, differences, judge_create, judge_read, mask,

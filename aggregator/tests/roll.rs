@@ -1,11 +1,13 @@
 //! The roll: who is admitted, who is refused, and what stays known when a probe fails.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+
 use std::fs;
 use std::path::Path;
 
 use jiff::Timestamp;
 use rollcall_aggregator::digest::Digest;
-use rollcall_aggregator::intake::accept::parse;
+use rollcall_aggregator::intake::parse::parse;
 use rollcall_aggregator::roll::{Conflict, Roll};
 use rollcall_report::{Gpus, NodeReport, Reading, Subject};
 

@@ -1,12 +1,14 @@
 //! The store: what was answered is still there after a restart; what is no store is left alone.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use jiff::Timestamp;
 use rollcall_aggregator::digest::Digest;
-use rollcall_aggregator::intake::accept::parse;
+use rollcall_aggregator::intake::parse::parse;
 use rollcall_aggregator::onboarding::state::{Phase, TargetState};
 use rollcall_aggregator::roll::{Entry, Roll};
 use rollcall_aggregator::store::{Event, OpenError, Store, Write};

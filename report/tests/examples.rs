@@ -1,6 +1,8 @@
 //! Frozen reports of every schema version: whatever becomes of the types, these must parse, and say
 //! what they said.
 
+#![expect(clippy::panic, reason = "a test fails by panicking, its helpers too")]
+
 use std::fs;
 use std::path::Path;
 
@@ -88,7 +90,7 @@ fn absurd_reports_are_refused_by_name() {
             "one GPU twice",
             |r| {
                 r["inventory"]["gpus"]["known"]["nvidiaDriver"]["known"]["gpus"][1]["uuid"] =
-                    "GPU-10".into()
+                    "GPU-10".into();
             },
             "names \"GPU-10\" twice",
         ),

@@ -52,7 +52,7 @@ pub struct Answer {
     pub body: String,
 }
 
-#[expect(clippy::panic, clippy::expect_used, reason = "a test that cannot be set up has failed")]
+#[expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 impl Bed {
     /// Makes a bed whose cluster file ends with `rest`: targets, expectations, overrides.
     ///

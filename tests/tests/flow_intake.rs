@@ -14,6 +14,7 @@ fn nodes(aggregator: &Aggregator) -> Value {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn bad_reports_are_refused_by_name_and_change_nothing() {
     let bed = Bed::new("");
     let aggregator = bed.aggregator(&[]);

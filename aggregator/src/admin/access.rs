@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use axum::http::{HeaderMap, header};
 use rollcall_report::{Refusal, RefusalCode};
 
-use crate::intake::authenticate::Tokens;
+use crate::tokens::Tokens;
 
 /// The doors of the operator's API.
 #[derive(Debug, Clone)]

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::access::Access;
 use super::views::{DocumentView, NodesView, StatusView};
 use crate::aggregator::Aggregator;
-use crate::intake::router::refuse;
+use crate::refusal::refuse;
 use crate::store::{Write, WriteError};
 
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::cluster_file::{ClusterFile, ClusterFileError};
 use crate::digest::Digest;
 use crate::document::assemble as assemble_document;
-use crate::intake::accept::parse;
+use crate::intake::parse::parse;
 use crate::roll::{Conflict, Roll};
 use crate::targets::aios;
 

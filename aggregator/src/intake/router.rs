@@ -14,6 +14,7 @@ use rollcall_report::{Assignment, MAX_REPORT_BYTES, REPORTS_PATH, Refusal, Refus
 use super::accept::accept;
 use super::authenticate::Authenticator;
 use crate::aggregator::Aggregator;
+use crate::refusal::refuse;
 
 /// How long a request may take from its headers to its answer.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -91,25 +92,4 @@ async fn no_such_method() -> Response {
 async fn no_such_path() -> Response {
     let message = format!("this is rollcall's intake for reports: POST {REPORTS_PATH}");
     refuse(&Refusal { code: RefusalCode::NotFound, message })
-}
-
-/// A refusal as an HTTP answer.
-pub fn refuse(refusal: &Refusal) -> Response {
-    let status = match refusal.code {
-        RefusalCode::CredentialsMissing | RefusalCode::CredentialsWrong => StatusCode::UNAUTHORIZED,
-        RefusalCode::Forbidden => StatusCode::FORBIDDEN,
-        RefusalCode::Malformed | RefusalCode::SchemaVersion => StatusCode::BAD_REQUEST,
-        RefusalCode::Implausible => StatusCode::UNPROCESSABLE_ENTITY,
-        RefusalCode::IdentityConflict => StatusCode::CONFLICT,
-        RefusalCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        RefusalCode::TooSlow => StatusCode::REQUEST_TIMEOUT,
-        RefusalCode::NotFound => StatusCode::NOT_FOUND,
-        RefusalCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        RefusalCode::Other => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    let body = Json(refusal);
-    if status == StatusCode::UNAUTHORIZED {
-        return (status, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response();
-    }
-    (status, body).into_response()
 }

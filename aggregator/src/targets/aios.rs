@@ -7,6 +7,7 @@ mod compare;
 mod reply;
 
 use rollcall_daemon::http::is_confidential;
+use rollcall_report::clean_text;
 use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -24,6 +25,9 @@ pub const INSTALLATION_KEY: &str = "rollcallInstallation";
 
 /// Free-form key that AIOS's documentation gives kubeadm's join command, which holds a token.
 const JOIN_COMMAND: [&str; 3] = ["clusterMetadata", "additionalInfo", "joinCommand"];
+
+/// How much of a foreign text is shown.
+const SHOWN_CHARS: usize = 400;
 
 /// What stands in the place of a secret that is not shown.
 pub const MASK: &str = "*** masked ***";
@@ -115,4 +119,14 @@ fn obstacle(document: &ClusterDocument, target: &Target) -> Option<String> {
 
 fn is_empty(value: &Value) -> bool {
     value.is_null() || value.as_str().is_some_and(str::is_empty)
+}
+
+/// A foreign text, cleaned of control characters and short enough to show.
+fn bounded(text: &str) -> String {
+    let clean = clean_text(text);
+    let mut short: String = clean.chars().take(SHOWN_CHARS).collect();
+    if clean.chars().nth(SHOWN_CHARS).is_some() {
+        short.push('…');
+    }
+    short
 }

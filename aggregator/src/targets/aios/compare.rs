@@ -65,6 +65,6 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Object(_) => "an object".to_owned(),
         Value::Array(_) => "a list".to_owned(),
-        scalar => super::reply::bounded(&scalar.to_string()),
+        scalar => super::bounded(&scalar.to_string()),
     }
 }

@@ -3,15 +3,11 @@
 //! The parser answers 200 to almost everything: success is status 200 with a `result` that is an
 //! object with our id. Everything else is sorted by the words that its services use.
 
-use rollcall_report::clean_text;
 use serde_json::Value;
 
-use super::{INSTALLATION_KEY, compare};
+use super::{INSTALLATION_KEY, bounded, differences};
 use crate::document::ClusterDocument;
 use crate::onboarding::plan::{Held, Verdict};
-
-/// How much of a reply is shown.
-const SHOWN_CHARS: usize = 400;
 
 /// Judges the reply to `createCluster`.
 ///
@@ -123,7 +119,7 @@ pub fn judge_read(
             if owner != Some(installation) {
                 return Held::Foreign;
             }
-            Held::Ours { differences: compare::differences(ours, &Value::Object(entry.clone())) }
+            Held::Ours { differences: differences(ours, &Value::Object(entry.clone())) }
         }
         (500, Some(Value::String(said))) if said.contains("HTTP error occurred: 404") => {
             Held::Absent
@@ -147,14 +143,4 @@ fn is_missing_key(said: &str) -> bool {
 
 fn verbatim(body: &[u8]) -> String {
     if body.is_empty() { "nothing".to_owned() } else { bounded(&String::from_utf8_lossy(body)) }
-}
-
-/// A foreign text, cleaned of control characters and short enough to show.
-pub(super) fn bounded(text: &str) -> String {
-    let clean = clean_text(text);
-    let mut short: String = clean.chars().take(SHOWN_CHARS).collect();
-    if clean.chars().nth(SHOWN_CHARS).is_some() {
-        short.push('…');
-    }
-    short
 }

@@ -1,0 +1,137 @@
+//! Bearer tokens: the join tokens of agents, the tokens of operators.
+
+use axum::http::{HeaderMap, header};
+use ring::digest::{SHA256, digest};
+use rollcall_daemon::secret::Secret;
+use rollcall_report::{Refusal, RefusalCode};
+use subtle::{Choice, ConstantTimeEq as _};
+use thiserror::Error;
+
+/// The bearer tokens that open a door. Kept as digests, compared in constant time.
+#[derive(Clone)]
+pub struct Tokens {
+    digests: Vec<[u8; 32]>,
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokens({})", self.digests.len())
+    }
+}
+
+/// A token that is too easy to guess.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "the token on line {line} has {chars} characters, at least {MIN_TOKEN_CHARS} are needed; make one with: openssl rand -hex 32"
+)]
+pub struct WeakToken {
+    line: usize,
+    chars: usize,
+}
+
+const MIN_TOKEN_CHARS: usize = 16;
+
+impl Tokens {
+    /// Takes the tokens of a secret file: one a line, so that an old and a new one can both hold
+    /// while agents change over.
+    ///
+    /// # Errors
+    ///
+    /// When a token is too short.
+    pub fn new(file: &Secret) -> Result<Self, WeakToken> {
+        let mut digests = Vec::new();
+        for (index, token) in file.expose().lines().map(str::trim).enumerate() {
+            let chars = token.chars().count();
+            if chars == 0 {
+                continue;
+            }
+            if chars < MIN_TOKEN_CHARS {
+                return Err(WeakToken { line: index + 1, chars });
+            }
+            digests.push(sha256(token));
+        }
+        Ok(Self { digests })
+    }
+
+    /// Checks a request's `Authorization: Bearer …`.
+    ///
+    /// # Errors
+    ///
+    /// The refusal to answer with.
+    pub fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let refuse = |code, message: &str| Refusal { code, message: message.to_owned() };
+        let Some(value) = headers.get(header::AUTHORIZATION) else {
+            return Err(refuse(
+                RefusalCode::CredentialsMissing,
+                "no credentials: send the header Authorization: Bearer TOKEN",
+            ));
+        };
+        let token = value.to_str().ok().and_then(|value| value.split_once(' '));
+        let Some((_, token)) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        else {
+            return Err(refuse(
+                RefusalCode::CredentialsWrong,
+                "the Authorization header is not of the form: Bearer TOKEN",
+            ));
+        };
+        let presented = sha256(token.trim());
+        let known = self
+            .digests
+            .iter()
+            .fold(Choice::from(0), |known, digest| known | digest.ct_eq(&presented));
+        if known.into() {
+            Ok(())
+        } else {
+            Err(refuse(
+                RefusalCode::CredentialsWrong,
+                "the token is not one that this aggregator knows: compare the two token files",
+            ))
+        }
+    }
+}
+
+fn sha256(token: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    const OLD: &str = "an-old-token-of-many-characters";
+    const NEW: &str = "a-new-token-of-many-characters";
+
+    #[test]
+    fn bearer_tokens() {
+        let tokens = Tokens::new(&Secret::new(format!("{OLD}\n\n{NEW}\n"))).expect("long enough");
+        let missing = Err(RefusalCode::CredentialsMissing);
+        let wrong = Err(RefusalCode::CredentialsWrong);
+        for (what, header, expected) in [
+            ("no header", None, missing),
+            ("the first token", Some(format!("Bearer {OLD}")), Ok(())),
+            ("the second token", Some(format!("bearer {NEW}")), Ok(())),
+            ("another token", Some("Bearer hunter2".into()), wrong),
+            ("a prefix", Some(format!("Bearer {}", NEW.trim_end_matches('s'))), wrong),
+            ("nothing", Some("Bearer ".into()), wrong),
+            ("another scheme", Some(format!("Basic {NEW}")), wrong),
+            ("no scheme", Some(NEW.into()), wrong),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = header {
+                headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&value).expect("text"));
+            }
+            assert_eq!(tokens.check(&headers).map_err(|refusal| refusal.code), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn short_tokens_are_refused_without_showing_them() {
+        let error = Tokens::new(&Secret::new(format!("{OLD}\nhunter2"))).expect_err("short");
+        assert!(error.to_string().contains("line 2 has 7 characters"), "{error}");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}
