@@ -30,6 +30,9 @@ pub enum IdSource {
     Label,
     /// Made from the node's name, as AIOS's own services assume.
     NodeName,
+    /// Somewhere that only a newer version knows.
+    #[serde(other)]
+    Other,
 }
 
 /// Implements what the validated string types below share.

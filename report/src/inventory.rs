@@ -193,8 +193,12 @@ pub struct Disk {
 pub enum Attachment {
     /// In or at this machine.
     Local,
-    /// Behind a network: RBD, iSCSI, NVMe over Fabrics.
+    /// Behind a network: RBD, iSCSI, Fibre Channel, NVMe over Fabrics. Every node that sees such a
+    /// disk would count it again.
     Network,
+    /// Somewhere that only a newer version knows.
+    #[serde(other)]
+    Other,
 }
 
 /// A physical network interface.
@@ -222,6 +226,9 @@ pub enum NicKind {
     Ethernet,
     /// ARPHRD 32.
     Infiniband,
+    /// Something that only a newer version knows.
+    #[serde(other)]
+    Other,
 }
 
 /// The state of an interface's link.
@@ -233,6 +240,7 @@ pub enum Link {
     /// There is none, or the interface is switched off.
     Down,
     /// The driver would not tell.
+    #[serde(other)]
     Unknown,
 }
 
@@ -253,7 +261,7 @@ pub struct Gpus {
 }
 
 impl Gpus {
-    /// Why the GPUs' capacity is unknown, where it is.
+    /// What failed among the GPUs, where something did.
     #[must_use]
     pub fn failure(&self) -> Option<&str> {
         self.nvidia_pci_devices.failure().or_else(|| self.nvidia_driver.failure()).or_else(|| {

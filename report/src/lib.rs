@@ -7,8 +7,9 @@
 //! # Compatibility
 //!
 //! [`SCHEMA_VERSION`] grows only when an older reader would misunderstand a report. Fields may be
-//! added without it: readers ignore what they do not know, and the aggregator keeps the report as
-//! it was sent. The frozen reports under `examples/` must parse for ever.
+//! added without it (as optional ones), and so may values of the enumerations that have an `Other`:
+//! readers ignore what they do not know, and the aggregator keeps the report as it was sent. The
+//! frozen reports under `examples/` must parse for ever.
 
 mod identity;
 mod inventory;

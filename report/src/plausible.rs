@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-use crate::{NodeReport, SCHEMA_VERSION};
+use crate::{Inventory, NodeReport, Reading, SCHEMA_VERSION};
 
 /// The longest text that a report may carry in one field, in characters.
 pub const MAX_TEXT_CHARS: usize = 512;
@@ -80,8 +80,37 @@ impl NodeReport {
         self.check_disks()?;
         self.check_nics()?;
         self.check_gpus()?;
-        for (subject, reason) in self.inventory.failures() {
-            text(&format!("inventory.{subject}.failed.reason"), reason)?;
+        self.check_reasons()
+    }
+
+    /// Every reason, also those that [`Inventory::failures`] leaves out behind a first one.
+    fn check_reasons(&self) -> Result<(), Implausible> {
+        fn reason<T>(field: &str, reading: &Reading<T>) -> Result<(), Implausible> {
+            let field = || format!("inventory.{field}.failed.reason");
+            reading.failure().map_or(Ok(()), |reason| text(&field(), reason))
+        }
+        let Inventory { machine, cpu, memory, swap, disks, nics, gpus } = &self.inventory;
+        reason("machine", machine)?;
+        reason("cpu", cpu)?;
+        reason("memory", memory)?;
+        reason("swap", swap)?;
+        reason("disks", disks)?;
+        reason("nics", nics)?;
+        reason("gpus", gpus)?;
+        if let Some(memory) = memory.known() {
+            reason("memory.installedBytes", &memory.installed_bytes)?;
+        }
+        for disk in disks.known().into_iter().flatten() {
+            reason("disks.sizeBytes", &disk.size_bytes)?;
+        }
+        for nic in nics.known().into_iter().flatten() {
+            reason("nics.speedMbps", &nic.speed_mbps)?;
+        }
+        let Some(gpus) = gpus.known() else { return Ok(()) };
+        reason("gpus.nvidiaPciDevices", &gpus.nvidia_pci_devices)?;
+        reason("gpus.nvidiaDriver", &gpus.nvidia_driver)?;
+        for gpu in gpus.nvidia_driver.known().into_iter().flat_map(|driver| &driver.gpus) {
+            reason("gpus.nvidiaDriver.gpus.memoryBytes", &gpu.memory_bytes)?;
         }
         Ok(())
     }

@@ -42,12 +42,23 @@ fn a_newer_agents_fields_are_no_mistake() {
     let newer = newer.replacen("\"totalBytes\"", "\"speedMts\": 4800, \"totalBytes\"", 1);
     let report: NodeReport = serde_json::from_str(&newer).expect("parses");
     assert_eq!(report, serde_json::from_str(&example(1)).expect("parses"));
+    // Nor are values of enumerations that this version does not know.
+    for (known, newer) in [
+        ("\"nodeName\"", "\"annotation\""),
+        ("\"ethernet\"", "\"omniPath\""),
+        ("\"local\"", "\"fabric\""),
+        ("\"up\"", "\"dormant\""),
+    ] {
+        let newer = example(1).replace(known, newer);
+        let report: NodeReport = serde_json::from_str(&newer).expect(known);
+        report.check().expect(known);
+    }
 }
 
 #[test]
 fn absurd_reports_are_refused_by_name() {
     type Edit = fn(&mut serde_json::Value);
-    let cases: [(&str, Edit, &str); 13] = [
+    let cases: [(&str, Edit, &str); 14] = [
         ("a newer schema", |r| r["schemaVersion"] = 99.into(), "schema version 99 is unknown"),
         ("schema version 0", |r| r["schemaVersion"] = 0.into(), "schema version 0 is unknown"),
         ("no CPUs", |r| r["inventory"]["cpu"]["known"]["online"] = 0.into(), "cpu.online is 0"),
@@ -103,6 +114,15 @@ fn absurd_reports_are_refused_by_name() {
             "a text without end",
             |r| r["inventory"]["disks"]["known"][0]["model"] = "x".repeat(513).into(),
             "disks.model is longer than 512 characters",
+        ),
+        (
+            "a terminal's escape in the second reason of a subject",
+            |r| {
+                let disks = &mut r["inventory"]["disks"]["known"];
+                disks[0]["sizeBytes"] = serde_json::json!({"failed": {"reason": "fine"}});
+                disks[1]["sizeBytes"] = serde_json::json!({"failed": {"reason": "\u{1b}[2J"}});
+            },
+            "inventory.disks.sizeBytes.failed.reason holds control characters",
         ),
         ("an empty version", |r| r["agent"]["version"] = "".into(), "agent.version is empty"),
     ];
