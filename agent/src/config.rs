@@ -10,7 +10,7 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use log::LevelFilter;
-use rollcall_daemon::http::is_confidential;
+use rollcall_daemon::http::{InvalidServiceUrl, check_service_url, is_confidential};
 use rollcall_report::{NodeId, NodeName};
 use thiserror::Error;
 use url::Url;
@@ -148,30 +148,16 @@ enum InvalidInterval {
     OutOfBounds,
 }
 
-/// The errors do not show the URL: it may hold a password.
 fn check_aggregator(url: &Url, insecure_http: bool) -> Result<(), InvalidAggregator> {
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        Err(InvalidAggregator::NotHttp)
-    } else if !url.username().is_empty() || url.password().is_some() {
-        Err(InvalidAggregator::Credentials)
-    } else if url.query().is_some() || url.fragment().is_some() {
-        Err(InvalidAggregator::Query)
-    } else if !insecure_http && !is_confidential(url) {
-        Err(InvalidAggregator::PlainHttp)
-    } else {
-        Ok(())
-    }
+    check_service_url(url).map_err(|source| InvalidAggregator::Url { source })?;
+    if insecure_http || is_confidential(url) { Ok(()) } else { Err(InvalidAggregator::PlainHttp) }
 }
 
 /// A URL that the agent does not report to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 enum InvalidAggregator {
-    #[error("--aggregator must be an https:// or http:// URL")]
-    NotHttp,
-    #[error("--aggregator must hold no user or password: the token comes from --token-file")]
-    Credentials,
-    #[error("--aggregator must hold no query and no fragment")]
-    Query,
+    #[error("--aggregator {source}")]
+    Url { source: InvalidServiceUrl },
     #[error(
         "--aggregator is plain HTTP to another machine, where anybody on the way can read the token: \
          use https://, or say --insecure-http"
@@ -212,10 +198,10 @@ mod tests {
         }
         for (url, words) in [
             ("http://example.org", "--insecure-http"),
-            ("ftp://example.org", "https:// or http://"),
-            ("unix:/run/rollcall", "https:// or http://"),
-            ("https://user:hunter2@example.org", "no user or password"),
-            ("https://example.org/?a=b", "no query"),
+            ("ftp://example.org", "http:// or https://"),
+            ("unix:/run/rollcall", "http:// or https://"),
+            ("https://user:hunter2@example.org", "must not hold a user or a password"),
+            ("https://example.org/?a=b", "must not hold a query"),
             ("example.org", "relative URL"),
         ] {
             let message = read(&["--aggregator", url]).expect_err(url);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::Registry;
 use rollcall_daemon::readiness::{Latch, Readiness};
-use rollcall_daemon::secret::{SecretError, read_secret_file};
+use rollcall_daemon::secret::{SecretError, read_token_file, warn_if_exposed};
 use rollcall_daemon::{observe, process};
 use rollcall_report::{Assignment, Inventory, NodeId, NodeIdentity, Subject, error_chain};
 use thiserror::Error;
@@ -80,11 +80,14 @@ pub async fn run(
 /// A token file that is missing at the start is a slip in the configuration. Later it may be about
 /// to be replaced, and any other trouble with it may be mended.
 fn require_token_file(path: &Path) -> Result<(), RunError> {
-    match read_secret_file(path) {
+    match read_token_file(path) {
         Err(source @ SecretError::Unreadable { .. }) if !path.exists() => {
             Err(RunError::TokenFile { source })
         }
-        _ => Ok(()),
+        _ => {
+            warn_if_exposed(path);
+            Ok(())
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, InvalidHeaderValue};
 use reqwest::{Client, StatusCode};
 use rollcall_daemon::http::{BodyError, ClientError, client_builder, read_bounded};
-use rollcall_daemon::secret::{Secret, SecretError, read_secret_file};
+use rollcall_daemon::secret::{Secret, SecretError, read_token_file};
 use rollcall_report::{Assignment, NodeReport, REPORTS_PATH, Refusal, clean_text};
 use thiserror::Error;
 use url::Url;
@@ -39,7 +39,7 @@ impl Sender {
         token_file: &Path,
         ca_file: Option<&Path>,
     ) -> Result<Self, SenderError> {
-        let client = client_builder(ca_file)
+        let client = client_builder(aggregator, ca_file)
             .map_err(|source| SenderError::Trust { source })?
             .timeout(REPORT_TIMEOUT)
             // Thousands of nodes report a few bytes a minute each: idle connections would only fill
@@ -66,7 +66,7 @@ impl Sender {
     /// mend them does so without restarting every agent.
     pub async fn send(&self, report: &NodeReport) -> Result<Assignment, SendError> {
         let token =
-            read_secret_file(&self.token_file).map_err(|source| SendError::NoToken { source })?;
+            read_token_file(&self.token_file).map_err(|source| SendError::NoToken { source })?;
         let body = serde_json::to_vec(report).map_err(|source| SendError::Encode { source })?;
         let response = self
             .client

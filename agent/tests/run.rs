@@ -123,8 +123,8 @@ impl Agent {
     }
 
     async fn get(&self, path: &str) -> (StatusCode, String) {
-        let client = client_builder(None).expect("a builder").build().expect("a client");
-        let url = format!("http://{}{path}", self.metrics);
+        let url = url::Url::parse(&format!("http://{}{path}", self.metrics)).expect("a URL");
+        let client = client_builder(&url, None).expect("a builder").build().expect("a client");
         let response = client.get(url).send().await.expect("an answer");
         (response.status(), response.text().await.expect("a body"))
     }

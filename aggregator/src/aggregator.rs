@@ -1,7 +1,7 @@
 //! The running aggregator: what intake, onboarding and the admin listener share.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -14,8 +14,8 @@ use crate::document::{Assembly, assemble};
 use crate::metrics::Metrics;
 use crate::onboarding::gate::{Gate, gate};
 use crate::onboarding::state::TargetState;
-use crate::roll::{Entry, Roll};
-use crate::store::{Contents, Store, Write, WriteError};
+use crate::roll::{Change, Entry, Roll};
+use crate::store::{Contents, Pending, Store, Write, WriteError};
 
 /// A node is stale when this many intervals have passed without a report.
 const STALE_INTERVALS: i32 = 3;
@@ -63,7 +63,7 @@ impl Aggregator {
             interval,
             store,
             metrics,
-            roll: Mutex::new(Roll::restore(contents.entries)),
+            roll: Mutex::new(Roll::restore(contents.entries, now)),
             generation: watch::Sender::new(0),
             started: now,
         }
@@ -72,6 +72,42 @@ impl Aggregator {
     /// The roll. Never held across an await.
     pub fn roll(&self) -> MutexGuard<'_, Roll> {
         self.roll.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the store holds a change, or does not take it, and tells the roll either way:
+    /// also when the caller, whose client may be gone, is dropped meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not take it; then the roll is as it was.
+    pub async fn settle(
+        self: &Arc<Self>,
+        pending: Pending,
+        change: Change,
+    ) -> Result<(), WriteError> {
+        let aggregator = Arc::clone(self);
+        let told = tokio::spawn(async move {
+            let outcome = pending.done().await;
+            let name = change.entry.name.clone();
+            match &outcome {
+                Ok(()) => {
+                    let (node_id, is_new) = (change.entry.node_id.clone(), change.is_new);
+                    aggregator.roll().confirm(change);
+                    aggregator.roll_changed();
+                    if is_new {
+                        log::info!(node = name.as_str(), node_id = node_id.as_str();
+                            "a new node is on the roll");
+                    }
+                }
+                Err(error) => {
+                    aggregator.roll().withdraw(&change);
+                    log::error!(node = name.as_str(), error:% = error;
+                        "a node could not be stored; it stays as it was");
+                }
+            }
+            outcome
+        });
+        told.await.unwrap_or(Err(WriteError::Closed))
     }
 
     /// Wakes whoever watches the roll.
@@ -107,9 +143,18 @@ impl Aggregator {
     /// Whether a node has been silent for too long. After a start, silence counts from the start:
     /// nobody could report while the aggregator was away.
     pub fn is_stale(&self, entry: &Entry, now: Timestamp) -> bool {
-        let patience = SignedDuration::try_from(self.interval).unwrap_or(SignedDuration::MAX)
-            * STALE_INTERVALS;
-        now.duration_since(entry.last_seen.max(self.started)) > patience
+        now.duration_since(entry.last_seen.max(self.started)) > self.patience()
+    }
+
+    /// Why reports were refused lately, one line a node.
+    pub fn conflicts(&self, now: Timestamp) -> Vec<String> {
+        let since = now.checked_sub(self.patience()).unwrap_or(Timestamp::MIN);
+        self.roll().conflicts_since(since).into_iter().map(ToString::to_string).collect()
+    }
+
+    /// How long silence means nothing.
+    fn patience(&self) -> SignedDuration {
+        SignedDuration::try_from(self.interval).unwrap_or(SignedDuration::MAX) * STALE_INTERVALS
     }
 
     /// Where a target stands.
@@ -120,7 +165,7 @@ impl Aggregator {
 
     /// Notes where a target stands, for whoever asks.
     pub fn show_target_state(&self, target: &Target, state: TargetState) {
-        self.metrics.target_phase(&target.name, state.phase);
+        self.metrics.target_phase(&target.name, state.observed_phase());
         let mut states = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         states.insert(target.name.clone(), state);
     }

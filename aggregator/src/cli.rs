@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use url::Url;
 
-use crate::operator::{self, Operator};
+use crate::operator::{self, Operator, OperatorError};
 use crate::serve::{Listeners, ServeConfig, ServeError, serve};
 
 /// Keeps the roll of a cluster's nodes and registers the cluster with networks.
@@ -103,7 +103,7 @@ struct ServeArgs {
     /// The key of the intake's certificate, PEM.
     #[arg(long, value_name = "FILE", env = "ROLLCALL_TLS_KEY", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Takes reports, and the tokens in them, over plain HTTP from other machines.
+    /// Takes tokens over plain HTTP from other machines.
     #[arg(long, env = "ROLLCALL_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
     insecure_http: bool,
     /// How often agents are to report.
@@ -133,11 +133,11 @@ struct ServerArgs {
     /// The operator's token.
     #[arg(long, value_name = "FILE", env = "ROLLCALL_OPERATOR_TOKEN_FILE")]
     operator_token_file: Option<PathBuf>,
-    /// The CA that signed the admin listener's certificate.
+    /// The CA of the server's certificate, where a TLS proxy stands before the admin listener.
     #[arg(long, value_name = "FILE", env = "ROLLCALL_CA_FILE")]
     ca_file: Option<PathBuf>,
     /// Sends the operator's token over plain HTTP to another machine.
-    #[arg(long, env = "ROLLCALL_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "ROLLCALL_OPERATOR_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
     insecure_http: bool,
 }
 
@@ -170,26 +170,35 @@ fn interval(text: &str) -> Result<Duration, String> {
 enum Failure {
     #[error(transparent)]
     Serve(ServeError),
-    #[error("the intake cannot listen on {address}")]
-    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot listen on {address}: give another address with {flag}")]
+    Listen { flag: &'static str, address: SocketAddr, source: io::Error },
     #[error("the runtime cannot be started")]
     Runtime { source: io::Error },
     #[error("the result cannot be printed")]
     Print { source: io::Error },
     #[error(
-        "the intake would take tokens over plain HTTP on {address}: give --tls-cert and --tls-key, or --insecure-http if the network is to be trusted"
+        "agents' tokens would come over plain HTTP to {address}: give --tls-cert and --tls-key, or --insecure-http if the network is to be trusted"
     )]
-    PlainHttp { address: SocketAddr },
+    PlainIntake { address: SocketAddr },
+    #[error(
+        "operators' tokens would come over plain HTTP to {address}: leave --admin-listen on loopback and put a TLS proxy before it, leave out --operator-token-file, or give --insecure-http if the network is to be trusted"
+    )]
+    PlainAdmin { address: SocketAddr },
     #[error(transparent)]
     Assemble(assemble::AssembleError),
     #[error(transparent)]
-    Operator(operator::OperatorError),
+    Operator(OperatorError),
 }
 
 impl Failure {
     /// Wrong usage is told from failure by its exit code.
     fn exit_code(&self) -> u8 {
-        if matches!(self, Self::PlainHttp { .. }) { 2 } else { 1 }
+        match self {
+            Self::PlainIntake { .. }
+            | Self::PlainAdmin { .. }
+            | Self::Operator(OperatorError::Server { .. } | OperatorError::PlainHttp { .. }) => 2,
+            _ => 1,
+        }
     }
 }
 
@@ -268,14 +277,21 @@ fn execute(command: Command) -> Result<(), Failure> {
 
 async fn run_server(args: ServeArgs) -> Result<(), Failure> {
     let tls = args.tls_cert.zip(args.tls_key);
-    if tls.is_none() && !args.insecure_http && !args.listen.ip().is_loopback() {
-        return Err(Failure::PlainHttp { address: args.listen });
+    if !args.insecure_http {
+        if tls.is_none() && !args.listen.ip().is_loopback() {
+            return Err(Failure::PlainIntake { address: args.listen });
+        }
+        if args.operator_token_file.is_some() && !args.admin_listen.ip().is_loopback() {
+            return Err(Failure::PlainAdmin { address: args.admin_listen });
+        }
     }
-    let bind = |address| async move {
-        TcpListener::bind(address).await.map_err(|source| Failure::Listen { address, source })
+    let bind = |flag, address| async move {
+        TcpListener::bind(address).await.map_err(|source| Failure::Listen { flag, address, source })
     };
-    let listeners =
-        Listeners { intake: bind(args.listen).await?, admin: bind(args.admin_listen).await? };
+    let listeners = Listeners {
+        intake: bind("--listen", args.listen).await?,
+        admin: bind("--admin-listen", args.admin_listen).await?,
+    };
     let stop = shutdown::signalled().map_err(|source| Failure::Runtime { source })?;
     let config = ServeConfig {
         cluster: args.cluster,

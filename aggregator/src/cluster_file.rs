@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rollcall_daemon::http::check_service_url;
 use rollcall_report::NodeId;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -262,21 +263,12 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
         .map_err(|error| D::Error::custom(format!("{text:?} is no duration such as 30m: {error}")))
 }
 
+/// The errors do not show the text: it may hold a password. Line and key say which it is.
 fn http_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let url = Url::parse(&text)
-        .map_err(|error| D::Error::custom(format!("{text:?} is no URL: {error}")))?;
-    let problem = if !matches!(url.scheme(), "http" | "https") {
-        "must begin with http:// or https://"
-    } else if !url.username().is_empty() || url.password().is_some() {
-        // Not shown: the URL holds a password.
-        return Err(D::Error::custom("a URL must not hold a user or a password"));
-    } else if url.query().is_some() || url.fragment().is_some() {
-        "must not hold a query or a fragment"
-    } else {
-        return Ok(url);
-    };
-    Err(D::Error::custom(format!("{text:?} {problem}")))
+    let url = Url::parse(&text).map_err(|error| D::Error::custom(format!("no URL: {error}")))?;
+    check_service_url(&url).map_err(D::Error::custom)?;
+    Ok(url)
 }
 
 impl ClusterFile {
@@ -417,7 +409,25 @@ mod tests {
                 "a URL of another scheme",
                 format!("{SMALL}{}", target.replace("http://p", "ftp://p")),
                 7,
-                "ftp",
+                "parserUrl: must be a URL that begins with http",
+            ),
+            (
+                "no port",
+                format!("{SMALL}{}", target.replace("http://p:1", "http://u:hunter2@p:99999")),
+                7,
+                "parserUrl: no URL",
+            ),
+            (
+                "no scheme",
+                format!("{SMALL}{}", target.replace("http://p:1", "u:hunter2@p")),
+                7,
+                "parserUrl: must be a URL",
+            ),
+            (
+                "a token in a URL",
+                format!("{SMALL}{}", target.replace("http://p:1", "http://p/?token=hunter2")),
+                7,
+                "parserUrl: must not hold a query",
             ),
             (
                 "a password in a URL",

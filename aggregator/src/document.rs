@@ -260,7 +260,12 @@ impl ClusterDocument {
 }
 
 impl NodeData {
-    fn build(
+    /// Makes a node's entry; what has to be said about it is added to `warnings`.
+    ///
+    /// # Errors
+    ///
+    /// When a capacity is not known.
+    pub fn build(
         id: &NodeId,
         inventory: &Inventory,
         overrides: &Overrides,
@@ -368,14 +373,16 @@ fn gpus(
             devices: devices.collect::<Vec<_>>().join(", "),
         });
     }
-    if let Some(reason) = gpus.nvidia_pci_devices.failure() {
-        return Err(need.missing(Subject::Gpus, reason));
-    }
-    let driver = match &gpus.nvidia_driver {
-        Reading::Known(driver) => driver,
+    let driver = match (&gpus.nvidia_driver, &gpus.nvidia_pci_devices) {
+        (Reading::Known(driver), _) => driver,
         // No GPU, so no driver was asked: a healthy 0.
-        Reading::Absent => return Ok(NodeGpus::default()),
-        Reading::Failed { reason } => return Err(need.missing(Subject::Gpus, reason)),
+        (Reading::Absent, Reading::Absent | Reading::Known(0)) => return Ok(NodeGpus::default()),
+        (Reading::Absent, Reading::Known(_)) => {
+            return Err(need.missing(Subject::Gpus, "there are GPUs, and no driver was asked"));
+        }
+        (Reading::Failed { reason }, _) | (Reading::Absent, Reading::Failed { reason }) => {
+            return Err(need.missing(Subject::Gpus, reason));
+        }
     };
     let usable = u32::try_from(driver.gpus.len()).unwrap_or(u32::MAX);
     let listed = usable.saturating_add(u32::try_from(driver.failures.len()).unwrap_or(u32::MAX));
@@ -431,12 +438,12 @@ fn features_of_all(gpus: &[Gpu]) -> Vec<String> {
 /// What a GPU can do by its compute capability.
 ///
 /// Source: CUDA C++ Programming Guide, "Compute Capabilities": arithmetic throughput and supported
-/// types by version. Turing's TU116 and TU117 (GTX 16xx, T400 to T1000) have compute capability 7.5
+/// types by version. Turing's TU116 and TU117 (GTX 16xx, T400 to T2000, MX450, MX550) have compute capability 7.5
 /// without tensor cores.
 pub fn features(capability: ComputeCapability, model: &str) -> Vec<&'static str> {
     let at_least = |major, minor| (capability.major, capability.minor) >= (major, minor);
     let turing_without = (capability.major, capability.minor) == (7, 5)
-        && ["GTX 16", "T400", "T550", "T600", "T1000", "T1200", "MX450", "MX550"]
+        && ["GTX 16", "T400", "T500", "T550", "T600", "T1000", "T1200", "T2000", "MX450", "MX550"]
             .iter()
             .any(|name| model.contains(name));
     [

@@ -4,8 +4,8 @@ use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec,
 use rollcall_daemon::process;
 
 use crate::cluster_file::TargetName;
-use crate::onboarding::plan::Verdict;
 use crate::onboarding::state::Phase;
+use crate::targets::Verdict;
 
 /// The aggregator's metrics and the registry that they are in.
 #[derive(Debug, Clone)]

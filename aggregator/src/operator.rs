@@ -9,9 +9,10 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use rollcall_daemon::http::{
-    BodyError, ClientError, client_builder, is_confidential, read_bounded,
+    BodyError, ClientError, InvalidServiceUrl, check_service_url, client_builder, is_confidential,
+    read_bounded,
 };
-use rollcall_daemon::secret::{SecretError, read_secret_file};
+use rollcall_daemon::secret::{SecretError, read_token_file};
 use rollcall_report::{NodeName, Refusal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,6 +34,12 @@ pub struct Operator {
 /// Why an operator's command failed.
 #[derive(Debug, Error)]
 pub enum OperatorError {
+    /// The server's URL is none.
+    #[error("--server")]
+    Server {
+        /// What is wrong with it.
+        source: InvalidServiceUrl,
+    },
     /// The operator's token cannot be read.
     #[error("no operator's token")]
     Token {
@@ -48,7 +55,7 @@ pub enum OperatorError {
     )]
     PlainHttp {
         /// Where it would go.
-        server: Url,
+        server: Box<Url>,
     },
     /// The CA file is of no use.
     #[error("--ca-file is of no use")]
@@ -120,20 +127,19 @@ impl Operator {
         ca_file: Option<&Path>,
         insecure_http: bool,
     ) -> Result<Self, OperatorError> {
+        check_service_url(&server).map_err(|source| OperatorError::Server { source })?;
         let mut headers = HeaderMap::new();
         if let Some(path) = token_file {
             if !is_confidential(&server) && !insecure_http {
-                return Err(OperatorError::PlainHttp { server });
+                return Err(OperatorError::PlainHttp { server: Box::new(server) });
             }
-            let token = read_secret_file(path).map_err(|source| OperatorError::Token { source })?;
-            // Of several tokens any opens the door.
-            let token = token.expose().lines().next().unwrap_or_default().trim();
-            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+            let token = read_token_file(path).map_err(|source| OperatorError::Token { source })?;
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
                 .map_err(|_not_shown| OperatorError::TokenCharacters)?;
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let http = client_builder(ca_file)
+        let http = client_builder(&server, ca_file)
             .map_err(|source| OperatorError::Ca { source })?
             .default_headers(headers)
             .timeout(TIMEOUT)

@@ -106,40 +106,79 @@ impl Conflict {
 const MOST_CONFLICTS: usize = 1000;
 
 /// All nodes that have reported.
+///
+/// What the store does not hold yet is not shown: it claims its name, id and machine, so that
+/// nobody else gets them meanwhile, and is shown when the store confirms it.
 #[derive(Debug, Default)]
 pub struct Roll {
-    entries: HashMap<NodeName, Slot>,
-    conflicts: BTreeMap<NodeName, Conflict>,
+    slots: HashMap<NodeName, Slot>,
     names_by_id: HashMap<NodeId, NodeName>,
     names_by_machine: HashMap<MachineHash, NodeName>,
+    conflicts: BTreeMap<NodeName, (Conflict, Timestamp)>,
     next_position: u64,
+    last_ticket: Ticket,
 }
 
-#[derive(Debug)]
+/// The order in which changes were put into the store's queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// A change that is on its way to the store; to be confirmed or withdrawn.
+#[derive(Debug, Clone)]
+#[must_use = "it is not shown until it is confirmed"]
+pub struct Change {
+    /// What is to be stored.
+    pub entry: Entry,
+    /// Whether the node was not on the roll before.
+    pub is_new: bool,
+    ticket: Ticket,
+}
+
+#[derive(Debug, Default)]
 struct Slot {
-    entry: Entry,
-    /// The digest that the store is known to hold. Where it is not the entry's, a write is owed.
-    stored: Option<Digest>,
+    /// What the store holds.
+    stored: Option<(Ticket, Entry)>,
+    /// The latest change that is on its way there.
+    pending: Option<(Ticket, Entry)>,
+}
+
+impl Slot {
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        [&self.stored, &self.pending].into_iter().flatten().map(|(_, entry)| entry)
+    }
+
+    /// What the next change is made of.
+    fn latest(&self) -> Option<&Entry> {
+        self.pending.as_ref().or(self.stored.as_ref()).map(|(_, entry)| entry)
+    }
 }
 
 impl Roll {
-    /// The roll as the store holds it.
-    pub fn restore(entries: Vec<Entry>) -> Self {
+    /// The roll as the store holds it. Entries that contradict an earlier one, which only a store
+    /// that was edited by hand can hold, are left out and shown as conflicts.
+    pub fn restore(mut entries: Vec<Entry>, now: Timestamp) -> Self {
+        entries.sort_unstable_by_key(|entry| entry.position);
         let mut roll = Self::default();
         for entry in entries {
+            if let Err(conflict) =
+                roll.check_claims(&entry.name, &entry.node_id, entry.machine.as_ref())
+            {
+                roll.note_conflict(conflict, now);
+                continue;
+            }
             roll.next_position = roll.next_position.max(entry.position + 1);
-            let stored = Some(entry.digest);
-            roll.insert(Slot { entry, stored });
+            let name = entry.name.clone();
+            roll.update(&name, |slot| slot.stored = Some((Ticket::default(), entry)));
         }
         roll
     }
 
-    /// Notes that an unchanged report came. `false`: it is not the one that is stored, so it has
-    /// to be admitted.
+    /// Notes that an unchanged report came. `false`: the store does not hold this one, so it has to
+    /// be admitted.
     pub fn note(&mut self, name: &NodeName, digest: Digest, now: Timestamp) -> bool {
-        match self.entries.get_mut(name) {
-            Some(slot) if slot.stored == Some(digest) && slot.entry.digest == digest => {
-                slot.entry.last_seen = now;
+        match self.slots.get_mut(name) {
+            Some(Slot { stored: Some((_, entry)), pending: None }) if entry.digest == digest => {
+                entry.last_seen = now;
                 true
             }
             _ => false,
@@ -156,32 +195,21 @@ impl Roll {
         report: NodeReport,
         digest: Digest,
         now: Timestamp,
-    ) -> Result<&Entry, Conflict> {
+    ) -> Result<Change, Conflict> {
         let NodeIdentity { name, proposed_id, machine_hash, .. } = report.node;
-        if let Some(owner) = self.names_by_id.get(&proposed_id).filter(|owner| **owner != name) {
-            return Err(Conflict::IdTaken { name, id: proposed_id, owner: owner.clone() });
-        }
-        let owner = machine_hash.as_ref().and_then(|machine| self.names_by_machine.get(machine));
-        if let Some(owner) = owner.filter(|owner| **owner != name) {
-            return Err(Conflict::MachineTaken { owner: owner.clone(), name });
-        }
-        let previous = self.entries.get(&name);
-        if let Some(slot) = previous
-            && !slot.entry.rebinding
-            && slot.entry.machine.is_some()
-            && slot.entry.machine != machine_hash
+        self.check_claims(&name, &proposed_id, machine_hash.as_ref())?;
+        let previous = self.slots.get(&name).and_then(Slot::latest);
+        if let Some(previous) = previous
+            && !previous.rebinding
+            && previous.machine.is_some()
+            && previous.machine != machine_hash
         {
             return Err(Conflict::MachineDiffers { name });
         }
 
-        self.conflicts.remove(&name);
-        let previous = self.remove_slot(&name);
-        let stored = previous.as_ref().and_then(|slot| slot.stored);
         // Another machine's values are not this one's last known ones.
-        let same_machine = previous
-            .as_ref()
-            .map(|slot| &slot.entry)
-            .filter(|entry| entry.machine.is_none() || entry.machine == machine_hash);
+        let same_machine =
+            previous.filter(|entry| entry.machine.is_none() || entry.machine == machine_hash);
         let failing = report
             .inventory
             .failures()
@@ -193,93 +221,154 @@ impl Roll {
                 (subject, Failing { reason: reason.to_owned(), since })
             })
             .collect();
-        let inventory =
-            carry::forward(same_machine.map(|entry| &entry.inventory), report.inventory);
-        let previous = previous.map(|slot| slot.entry);
         let entry = Entry {
-            position: previous.as_ref().map_or(self.next_position, |entry| entry.position),
+            position: previous.map_or(self.next_position, |entry| entry.position),
             name,
             node_id: proposed_id,
             machine: machine_hash,
             agent_version: report.agent.version,
-            inventory,
+            inventory: carry::forward(same_machine.map(|entry| &entry.inventory), report.inventory),
             failing,
             digest,
-            first_seen: previous.as_ref().map_or(now, |entry| entry.first_seen),
+            first_seen: previous.map_or(now, |entry| entry.first_seen),
             changed: now,
             last_seen: now,
             rebinding: false,
         };
-        self.next_position = self.next_position.max(entry.position + 1);
-        Ok(self.insert(Slot { entry, stored }))
-    }
-
-    /// Remembers a conflict until the node's report is taken. `false`: it is remembered already.
-    pub fn note_conflict(&mut self, conflict: Conflict) -> bool {
-        let name = conflict.name().clone();
-        if self.conflicts.get(&name) == Some(&conflict) {
-            return false;
+        let is_new = previous.is_none();
+        // A refused report of the same node is settled; one of another machine under its name is not.
+        if !matches!(self.conflicts.get(&entry.name), Some((Conflict::MachineDiffers { .. }, _))) {
+            self.conflicts.remove(&entry.name);
         }
-        if self.conflicts.len() < MOST_CONFLICTS || self.conflicts.contains_key(&name) {
-            self.conflicts.insert(name, conflict);
-        }
-        true
-    }
-
-    /// Nodes whose reports are not taken, by name.
-    pub fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
-        self.conflicts.values()
-    }
-
-    /// Notes that the store holds this digest of the node.
-    pub fn stored(&mut self, name: &NodeName, digest: Digest) {
-        if let Some(slot) = self.entries.get_mut(name) {
-            slot.stored = Some(digest);
-        }
-    }
-
-    /// Takes a node off the roll. `false`: there was none of that name.
-    pub fn forget(&mut self, name: &NodeName) -> bool {
-        // What it was in the way of is settled with the next report.
-        self.conflicts.clear();
-        self.remove_slot(name).is_some()
+        Ok(self.put(entry, is_new))
     }
 
     /// Lets the node's next report come from another machine. `None`: there is no such node.
-    pub fn rebind(&mut self, name: &NodeName) -> Option<&Entry> {
-        let slot = self.entries.get_mut(name)?;
-        slot.entry.rebinding = true;
-        Some(&slot.entry)
+    pub fn rebind(&mut self, name: &NodeName) -> Option<Change> {
+        let latest = self.slots.get(name)?.latest()?;
+        let entry = Entry { rebinding: true, ..latest.clone() };
+        self.conflicts.remove(name);
+        Some(self.put(entry, false))
+    }
+
+    /// The store holds the change: it is shown from now on.
+    pub fn confirm(&mut self, change: Change) {
+        let Change { entry, ticket, .. } = change;
+        let name = entry.name.clone();
+        self.update(&name, |slot| {
+            if slot.pending.as_ref().is_some_and(|(pending, _)| *pending == ticket) {
+                slot.pending = None;
+            }
+            if slot.stored.as_ref().is_none_or(|(stored, _)| *stored < ticket) {
+                slot.stored = Some((ticket, entry));
+            }
+        });
+    }
+
+    /// The store did not take the change: it never was.
+    pub fn withdraw(&mut self, change: &Change) {
+        self.update(&change.entry.name, |slot| {
+            if slot.pending.as_ref().is_some_and(|(pending, _)| *pending == change.ticket) {
+                slot.pending = None;
+            }
+        });
+    }
+
+    /// Asks to take a node off the roll, see [`Self::forget`]. `None`: there is no such node.
+    pub fn leave(&mut self, name: &NodeName) -> Option<Ticket> {
+        self.slots.get(name)?.latest()?;
+        Some(self.next_ticket())
+    }
+
+    /// The store has forgotten the node; unless it reported since, it is off the roll.
+    pub fn forget(&mut self, name: &NodeName, ticket: Ticket) {
+        // What it was in the way of is settled with the next report.
+        self.conflicts.clear();
+        self.update(name, |slot| {
+            slot.stored.take_if(|(stored, _)| *stored < ticket);
+            slot.pending.take_if(|(pending, _)| *pending < ticket);
+        });
+    }
+
+    /// Remembers a conflict. `false`: it is remembered already.
+    pub fn note_conflict(&mut self, conflict: Conflict, now: Timestamp) -> bool {
+        let name = conflict.name().clone();
+        let known = self.conflicts.get(&name).is_some_and(|(known, _)| *known == conflict);
+        let has_room = self.conflicts.len() < MOST_CONFLICTS || self.conflicts.contains_key(&name);
+        if has_room {
+            self.conflicts.insert(name, (conflict, now));
+        }
+        has_room && !known
+    }
+
+    /// Nodes whose reports were refused since then, by name; older conflicts are forgotten.
+    pub fn conflicts_since(&mut self, since: Timestamp) -> Vec<&Conflict> {
+        self.conflicts.retain(|_, (_, last)| *last >= since);
+        self.conflicts.values().map(|(conflict, _)| conflict).collect()
     }
 
     /// The nodes in the order in which they came.
     pub fn entries(&self) -> Vec<&Entry> {
-        let mut entries: Vec<&Entry> = self.entries.values().map(|slot| &slot.entry).collect();
+        let stored = self.slots.values().filter_map(|slot| slot.stored.as_ref());
+        let mut entries: Vec<&Entry> = stored.map(|(_, entry)| entry).collect();
         entries.sort_unstable_by_key(|entry| entry.position);
         entries
     }
 
     /// A node.
     pub fn get(&self, name: &NodeName) -> Option<&Entry> {
-        self.entries.get(name).map(|slot| &slot.entry)
+        self.slots.get(name)?.stored.as_ref().map(|(_, entry)| entry)
     }
 
-    fn insert(&mut self, slot: Slot) -> &Entry {
-        let entry = &slot.entry;
-        self.names_by_id.insert(entry.node_id.clone(), entry.name.clone());
-        if let Some(machine) = &entry.machine {
-            self.names_by_machine.insert(machine.clone(), entry.name.clone());
+    fn check_claims(
+        &self,
+        name: &NodeName,
+        id: &NodeId,
+        machine: Option<&MachineHash>,
+    ) -> Result<(), Conflict> {
+        let of_another = |owner: &&NodeName| *owner != name;
+        if let Some(owner) = self.names_by_id.get(id).filter(of_another) {
+            let (name, id, owner) = (name.clone(), id.clone(), owner.clone());
+            return Err(Conflict::IdTaken { name, id, owner });
         }
-        let name = entry.name.clone();
-        &self.entries.entry(name).insert_entry(slot).into_mut().entry
+        let owner = machine.and_then(|machine| self.names_by_machine.get(machine));
+        if let Some(owner) = owner.filter(of_another) {
+            return Err(Conflict::MachineTaken { name: name.clone(), owner: owner.clone() });
+        }
+        Ok(())
     }
 
-    fn remove_slot(&mut self, name: &NodeName) -> Option<Slot> {
-        let slot = self.entries.remove(name)?;
-        self.names_by_id.remove(&slot.entry.node_id);
-        if let Some(machine) = &slot.entry.machine {
-            self.names_by_machine.remove(machine);
+    fn next_ticket(&mut self) -> Ticket {
+        self.last_ticket = Ticket(self.last_ticket.0.saturating_add(1));
+        self.last_ticket
+    }
+
+    fn put(&mut self, entry: Entry, is_new: bool) -> Change {
+        let ticket = self.next_ticket();
+        self.next_position = self.next_position.max(entry.position + 1);
+        let change = Change { entry: entry.clone(), is_new, ticket };
+        self.update(&change.entry.name, |slot| slot.pending = Some((ticket, entry)));
+        change
+    }
+
+    /// Changes a slot and what it claims.
+    fn update(&mut self, name: &NodeName, change: impl FnOnce(&mut Slot)) {
+        let mut slot = self.slots.remove(name).unwrap_or_default();
+        for entry in slot.entries() {
+            self.names_by_id.remove(&entry.node_id);
+            if let Some(machine) = &entry.machine {
+                self.names_by_machine.remove(machine);
+            }
         }
-        Some(slot)
+        change(&mut slot);
+        for entry in slot.entries() {
+            self.names_by_id.insert(entry.node_id.clone(), name.clone());
+            if let Some(machine) = &entry.machine {
+                self.names_by_machine.insert(machine.clone(), name.clone());
+            }
+        }
+        if slot.latest().is_some() {
+            self.slots.insert(name.clone(), slot);
+        }
     }
 }

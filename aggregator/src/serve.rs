@@ -6,13 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::Request;
+use axum_server::service::MakeService;
 use axum_server::tls_rustls::RustlsConfig;
-use hyper_util::rt::TokioTimer;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
 use jiff::Timestamp;
 use rollcall_daemon::http::install_crypto_provider;
 use rollcall_daemon::readiness::Readiness;
-use rollcall_daemon::secret::{SecretError, read_secret_file};
+use rollcall_daemon::secret::{SecretError, read_secret_file, warn_if_exposed};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use thiserror::Error;
@@ -134,6 +137,12 @@ pub enum ServeError {
         /// What is wrong.
         source: prometheus::Error,
     },
+    /// Something that should run for ever has ended, which is a bug.
+    #[error("the {part} has ended by itself: report this as a bug")]
+    Ended {
+        /// What has ended.
+        part: &'static str,
+    },
     /// A listener failed.
     #[error("the {listener} listener failed")]
     Listener {
@@ -171,8 +180,6 @@ pub async fn serve(
         clients.push((target.clone(), client));
     }
     let metrics = Metrics::new().map_err(|source| ServeError::Metrics { source })?;
-    let readiness = Readiness::new();
-    let opening = readiness.latch("the store");
     let (store, contents) =
         Store::open(&config.store).map_err(|source| ServeError::Store { source })?;
     log::info!(
@@ -180,11 +187,10 @@ pub async fn serve(
         nodes = contents.entries.len();
         "the store is open"
     );
-    drop(opening);
     let aggregator = Arc::new(Aggregator::new(file, config.interval, store, contents, metrics));
 
     let admin =
-        admin::router::router(Arc::clone(&aggregator), Access::new(operators), readiness.clone());
+        admin::router::router(Arc::clone(&aggregator), Access::new(operators), Readiness::new());
     let intake = intake::router::router(Arc::clone(&aggregator), Authenticator::new(join_tokens));
 
     let mut background = JoinSet::new();
@@ -194,80 +200,63 @@ pub async fn serve(
     background.spawn(keep_house(Arc::clone(&aggregator)));
 
     let stop = axum_server::Handle::new();
-    let intake = serve_intake(listeners.intake, intake, tls, stop.clone());
-    let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
-    let admin = serve_admin(listeners.admin, admin, async {
-        // Dropped or sent, it is time to stop.
-        let _stopped = admin_stopped.await;
-    });
+    let intake_service = intake.into_make_service();
+    let intake = serve_http("intake", listeners.intake, intake_service, tls, stop.clone());
+    let admin_service = admin.into_make_service_with_connect_info::<SocketAddr>();
+    let admin = serve_http("admin", listeners.admin, admin_service, None, stop.clone());
     tokio::pin!(intake, admin, shutdown);
     tokio::select! {
         () = &mut shutdown => {}
-        outcome = &mut intake => return outcome,
-        outcome = &mut admin => return outcome,
+        outcome = &mut intake => return outcome.and(Err(ServeError::Ended { part: "intake" })),
+        outcome = &mut admin => return outcome.and(Err(ServeError::Ended { part: "admin listener" })),
+        _ = background.join_next() => return Err(ServeError::Ended { part: "onboarding" }),
+        () = aggregator.store.closed() => return Err(ServeError::Ended { part: "store" }),
     }
     background.shutdown().await;
     stop.graceful_shutdown(Some(STOP_GRACE));
-    intake.await?;
-    // Nobody is left to wait for if it stopped by itself.
-    let _gone = stop_admin.send(());
-    // Metrics scrapers keep connections open; they are not worth waiting for.
-    if let Ok(outcome) = tokio::time::timeout(STOP_GRACE, admin).await {
-        outcome?;
-    }
+    let (intake, admin) = tokio::join!(intake, admin);
     if let Err(error) = aggregator.store_last_seen().await {
         log::error!(error:% = error; "the times of the last reports could not be stored");
     }
     log::info!("stopped");
-    Ok(())
+    intake.and(admin)
 }
 
-async fn serve_intake(
+async fn serve_http<S>(
+    name: &'static str,
     listener: TcpListener,
-    router: Router,
+    service: S,
     tls: Option<RustlsConfig>,
     stop: axum_server::Handle<SocketAddr>,
-) -> Result<(), ServeError> {
-    let failed = |source| ServeError::Listener { listener: "intake", source };
+) -> Result<(), ServeError>
+where
+    S: MakeService<SocketAddr, Request<Incoming>>,
+{
+    let failed = |source| ServeError::Listener { listener: name, source };
     let address = listener.local_addr().map_err(failed)?;
     let listener = listener.into_std().map_err(failed)?;
-    let service = router.into_make_service();
-    log::info!(address:% = address, tls = tls.is_some(); "intake listening");
+    log::info!(address:% = address, tls = tls.is_some(); "{name} listening");
+    // HTTP/1 alone: to tell the versions apart, the first bytes would be awaited without a limit.
     if let Some(tls) = tls {
-        let mut server = axum_server::from_tcp_rustls(listener, tls).map_err(failed)?.handle(stop);
+        let server = axum_server::from_tcp_rustls(listener, tls).map_err(failed)?;
+        let mut server = server.http1_only().handle(stop);
         bound_headers(server.http_builder());
         server.serve(service).await.map_err(failed)
     } else {
-        let mut server = axum_server::from_tcp(listener).map_err(failed)?.handle(stop);
+        let server = axum_server::from_tcp(listener).map_err(failed)?;
+        let mut server = server.http1_only().handle(stop);
         bound_headers(server.http_builder());
         server.serve(service).await.map_err(failed)
     }
 }
 
-/// A client that sends its headers a byte a minute must not hold a connection for ever.
-fn bound_headers(
-    builder: &mut hyper_util::server::conn::auto::Builder<hyper_util::rt::TokioExecutor>,
-) {
+/// A client that sends its headers a byte a minute, or nothing, must not hold a connection for ever.
+fn bound_headers(builder: &mut Builder<TokioExecutor>) {
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-}
-
-async fn serve_admin(
-    listener: TcpListener,
-    router: Router,
-    stopped: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), ServeError> {
-    let failed = |source| ServeError::Listener { listener: "admin", source };
-    let address = listener.local_addr().map_err(failed)?;
-    log::info!(address:% = address; "admin listening");
-    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(stopped)
-        .await
-        .map_err(failed)
 }
 
 /// Counts nodes for `/metrics`, and stores now and then who was seen when.
 async fn keep_house(aggregator: Arc<Aggregator>) {
-    let mut roll = aggregator.watch_roll();
     let mut count = tokio::time::interval(COUNT_INTERVAL);
     let mut seen = tokio::time::interval(SEEN_INTERVAL);
     count.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -275,10 +264,9 @@ async fn keep_house(aggregator: Arc<Aggregator>) {
     seen.reset();
     loop {
         tokio::select! {
-            _ = count.tick() => {}
-            changed = roll.changed() => {
-                // The sender lives as long as the aggregator, which this holds.
-                debug_assert!(changed.is_ok(), "the roll is still there");
+            _ = count.tick() => {
+                let now = Timestamp::now();
+                aggregator.metrics.nodes(NodesView::of(&aggregator, now).counts());
             }
             _ = seen.tick() => {
                 if let Err(error) = aggregator.store_last_seen().await {
@@ -286,12 +274,12 @@ async fn keep_house(aggregator: Arc<Aggregator>) {
                 }
             }
         }
-        aggregator.metrics.nodes(NodesView::of(&aggregator, Timestamp::now()).counts());
     }
 }
 
 fn tokens(flag: &'static str, path: &std::path::Path) -> Result<Tokens, ServeError> {
     let secret = read_secret_file(path).map_err(|source| ServeError::TokenFile { flag, source })?;
+    warn_if_exposed(path);
     Tokens::new(&secret).map_err(|source| ServeError::WeakToken {
         flag,
         path: path.to_owned(),
@@ -312,6 +300,7 @@ fn tls_config(cert: PathBuf, key: PathBuf) -> Result<RustlsConfig, ServeError> {
         return Err(ServeError::Pem { flag: "--tls-cert", path: cert, source });
     }
     let private = PrivateKeyDer::from_pem_file(&key).map_err(unusable("--tls-key", &key))?;
+    warn_if_exposed(&key);
     let mut config = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain, private)

@@ -41,7 +41,8 @@ pub enum Write {
     Node {
         /// What the roll knows.
         entry: Box<Entry>,
-        /// The report; `None` leaves the stored one.
+        /// The report, kept for a newer version that understands more of it; `None` leaves the
+        /// stored one.
         report: Option<Vec<u8>>,
     },
     /// When nodes last reported.
@@ -69,9 +70,9 @@ pub struct Event {
     pub what: String,
     /// The program's version.
     pub version: String,
-    /// Digest of the document that it was about.
+    /// The document and destination that it was about, in one digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub document: Option<Digest>,
+    pub about: Option<Digest>,
     /// Why, or what was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -118,6 +119,11 @@ impl Store {
             .spawn(work)
             .map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         Ok((Self { jobs }, contents))
+    }
+
+    /// Resolves when the store's thread is gone, which nothing but a bug brings about.
+    pub async fn closed(&self) {
+        self.jobs.closed().await;
     }
 
     /// Waits for room in the queue. The permit orders writes: what is put in first is written first.

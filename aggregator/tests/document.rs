@@ -101,7 +101,14 @@ fn what_is_not_known_keeps_the_node_out() {
         ("nics", |i| i.nics = failed(), Subject::Nics),
         ("gpus", |i| i.gpus = failed(), Subject::Gpus),
         ("the driver", |i| known(&mut i.gpus).nvidia_driver = failed(), Subject::Gpus),
-        ("the PCI bus", |i| known(&mut i.gpus).nvidia_pci_devices = failed(), Subject::Gpus),
+        (
+            "the PCI bus",
+            |i| {
+                known(&mut i.gpus).nvidia_pci_devices = failed();
+                known(&mut i.gpus).nvidia_driver = Reading::Absent;
+            },
+            Subject::Gpus,
+        ),
     ];
     let file = ClusterFile::read(&sample("cluster.yaml")).expect("the cluster file");
     let id = "n1".parse::<NodeId>().expect("an id");
@@ -190,6 +197,15 @@ fn gpus_that_are_not_there_lost_or_unmeasured() {
             "",
         ),
         (
+            "a bus that cannot be read, and a driver that answers",
+            Reading::failed("EIO"),
+            driver(vec![gpu(0, mib(81_559))], vec![]),
+            vec![],
+            1,
+            81_559,
+            "",
+        ),
+        (
             "one that the driver lost",
             Reading::Known(2),
             driver(vec![gpu(0, mib(81_559))], vec![failure.clone()]),
@@ -251,6 +267,17 @@ fn gpus_that_are_not_there_lost_or_unmeasured() {
 }
 
 #[test]
+fn gpus_on_the_bus_without_a_word_of_a_driver_are_no_zero() {
+    let file = ClusterFile::read(&sample("cluster.yaml")).expect("the cluster file");
+    let id = "n1".parse::<NodeId>().expect("an id");
+    let mut inventory = inventory();
+    known(&mut inventory.gpus).nvidia_driver = Reading::Absent;
+    let assembly = assemble(&file.cluster, &file.overrides, [(&id, &inventory)]);
+    assert_eq!(assembly.document.nodes.count, 0);
+    assert_eq!(assembly.incomplete.len(), 1);
+}
+
+#[test]
 fn features_follow_from_the_compute_capability() {
     for (model, major, minor, expected) in [
         ("Tesla K80", 3, 7, &[][..]),
@@ -261,6 +288,7 @@ fn features_follow_from_the_compute_capability() {
         ("Tesla T4", 7, 5, &["fp16", "tensor_cores"]),
         ("NVIDIA GeForce GTX 1660 Ti", 7, 5, &["fp16"]),
         ("NVIDIA T1000 8GB", 7, 5, &["fp16"]),
+        ("Quadro T2000", 7, 5, &["fp16"]),
         ("NVIDIA A100-SXM4-80GB", 8, 0, &["fp16", "tensor_cores", "bf16"]),
         ("NVIDIA L40S", 8, 9, &["fp16", "tensor_cores", "bf16", "fp8"]),
         ("NVIDIA H100 80GB HBM3", 9, 0, &["fp16", "tensor_cores", "bf16", "fp8"]),

@@ -6,10 +6,9 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use rollcall_aggregator::digest::Digest;
 use rollcall_aggregator::onboarding::gate::Gate;
-use rollcall_aggregator::onboarding::plan::{
-    Held, MAX_REJECTIONS, Situation, Step, Verdict, after_reply, next,
-};
-use rollcall_aggregator::onboarding::state::{Phase, TargetState};
+use rollcall_aggregator::onboarding::plan::{MAX_REJECTIONS, Situation, Step, after_reply, next};
+use rollcall_aggregator::onboarding::state::{Phase, Reply, TargetState};
+use rollcall_aggregator::targets::{Destination, Held, Verdict};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("in range")
@@ -19,8 +18,23 @@ fn document(of: u8) -> Digest {
     Digest::of(&[&[of]])
 }
 
+fn network(name: &str) -> Destination {
+    Destination {
+        cluster_id: "west".into(),
+        create_url: format!("https://parser.{name}"),
+        read_url: format!("https://gateway.{name}"),
+    }
+}
+
+/// A state as it is left behind by what leads to its phase.
 fn state(phase: Phase) -> TargetState {
-    TargetState { phase, document: Some(document(1)), ..TargetState::new(at(0)) }
+    let has_entry = matches!(phase, Phase::Submitting | Phase::Registered | Phase::Drifted);
+    TargetState {
+        phase,
+        about: Some(document(1)),
+        entry_at: has_entry.then(|| network("here")),
+        ..TargetState::new(at(0))
+    }
 }
 
 fn ours(differences: &[&str]) -> Held {
@@ -29,6 +43,10 @@ fn ours(differences: &[&str]) -> Held {
 
 fn closed(why: &str) -> Gate {
     Gate::Closed { why: why.into(), opens: None }
+}
+
+fn unreadable() -> Held {
+    Held::Unreadable { words: "no answer".into() }
 }
 
 /// A step in a word, so that a table can hold it.
@@ -45,21 +63,30 @@ fn name(step: &Step) -> String {
 struct Case {
     state: TargetState,
     gate: Gate,
-    document: Digest,
+    destination: Destination,
+    wanted: Digest,
     obstacle: Option<&'static str>,
     held: Held,
 }
 
 impl Case {
     fn of(phase: Phase, held: Held) -> Self {
-        Self { state: state(phase), gate: Gate::Open, document: document(1), obstacle: None, held }
+        Self {
+            state: state(phase),
+            gate: Gate::Open,
+            destination: network("here"),
+            wanted: document(1),
+            obstacle: None,
+            held,
+        }
     }
 
     fn step(&self) -> Step {
         next(&Situation {
             state: &self.state,
             gate: &self.gate,
-            document: self.document,
+            destination: &self.destination,
+            wanted: self.wanted,
             obstacle: self.obstacle,
             held: &self.held,
             now: at(100),
@@ -71,7 +98,6 @@ impl Case {
 #[test]
 fn every_phase_against_every_observation() {
     use Phase::{Drifted, Failing, Foreign, Refused, Registered, Submitting, Waiting};
-    let unreadable = || Held::Unreadable { words: "no answer".into() };
     let observations = [
         ("not read", Held::NotRead),
         ("absent", Held::Absent),
@@ -80,54 +106,30 @@ fn every_phase_against_every_observation() {
         ("foreign", Held::Foreign),
         ("unreadable", unreadable()),
     ];
+    let open = [
+        "read",
+        "create as submitting",
+        "settle registered",
+        "settle drifted",
+        "settle foreign",
+        "settle failing",
+    ];
+    let doubtful = [
+        "read",
+        "settle failing",
+        "settle registered",
+        "settle drifted",
+        "settle foreign",
+        "settle submitting",
+    ];
     for (phase, expected) in [
-        (
-            Waiting,
-            [
-                "read",
-                "create as submitting",
-                "settle registered",
-                "settle drifted",
-                "settle foreign",
-                "settle failing",
-            ],
-        ),
-        (
-            Submitting,
-            [
-                "read",
-                "settle failing",
-                "settle registered",
-                "settle drifted",
-                "settle foreign",
-                "settle submitting",
-            ],
-        ),
+        (Waiting, open),
+        (Submitting, doubtful),
         (Registered, ["rest"; 6]),
-        (
-            Drifted,
-            [
-                "read",
-                "create as submitting",
-                "settle registered",
-                "settle drifted",
-                "settle foreign",
-                "settle failing",
-            ],
-        ),
+        (Drifted, open),
         (Refused, ["rest"; 6]),
-        (
-            Failing,
-            [
-                "read",
-                "create as submitting",
-                "settle registered",
-                "settle drifted",
-                "settle foreign",
-                "settle failing",
-            ],
-        ),
-        (Foreign, ["rest"; 6]),
+        (Failing, open),
+        (Foreign, open),
     ] {
         for ((what, held), expected) in observations.iter().zip(expected) {
             let step = Case::of(phase, held.clone()).step();
@@ -141,34 +143,30 @@ fn what_holds_a_target_back() {
     let later = |phase| TargetState { next_try: Some(at(150)), ..state(phase) };
     let other = document(2);
     let base = || Case::of(Phase::Waiting, Held::Absent);
+    let few = || closed("1 of 2");
+    let waiting = || TargetState { detail: Some("1 of 2".into()), ..state(Phase::Waiting) };
+    let opens_later = || Gate::Closed { why: "1 of 2".into(), opens: Some(at(200)) };
     for (what, case, expected) in [
-        ("too few nodes", Case { gate: closed("1 of 2"), ..base() }, "settle waiting"),
-        (
-            "still too few nodes",
-            Case {
-                gate: closed("1 of 2"),
-                state: TargetState { detail: Some("1 of 2".into()), ..state(Phase::Waiting) },
-                ..base()
-            },
-            "rest",
-        ),
+        ("too few nodes", Case { gate: few(), ..base() }, "settle waiting"),
+        ("still too few nodes", Case { gate: few(), state: waiting(), ..base() }, "rest"),
         (
             "too few nodes, for some time",
-            Case {
-                gate: Gate::Closed { why: "1 of 2".into(), opens: Some(at(200)) },
-                state: TargetState { detail: Some("1 of 2".into()), ..state(Phase::Waiting) },
-                ..base()
-            },
+            Case { gate: opens_later(), state: waiting(), ..base() },
             "rest until 200",
         ),
         (
             "too few nodes while a registration may be out there",
-            Case { gate: closed("1 of 2"), ..Case::of(Phase::Submitting, Held::NotRead) },
+            Case { gate: few(), ..Case::of(Phase::Submitting, Held::NotRead) },
+            "read",
+        ),
+        (
+            "too few nodes of a cluster that is registered",
+            Case { gate: few(), wanted: other, ..Case::of(Phase::Registered, Held::NotRead) },
             "read",
         ),
         (
             "too few nodes for a second registration",
-            Case { gate: closed("1 of 2"), ..Case::of(Phase::Drifted, Held::Absent) },
+            Case { gate: few(), ..Case::of(Phase::Drifted, Held::Absent) },
             "settle waiting",
         ),
         (
@@ -188,7 +186,17 @@ fn what_holds_a_target_back() {
         ),
         (
             "a changed document does not shorten the wait for a network that fails",
-            Case { state: later(Phase::Failing), document: other, ..base() },
+            Case { state: later(Phase::Failing), wanted: other, ..base() },
+            "rest until 150",
+        ),
+        (
+            "nor that after a refusal",
+            Case { state: later(Phase::Refused), wanted: other, ..base() },
+            "rest until 150",
+        ),
+        (
+            "nor that of a drift",
+            Case { state: later(Phase::Drifted), wanted: other, ..base() },
             "rest until 150",
         ),
         (
@@ -197,23 +205,18 @@ fn what_holds_a_target_back() {
             "rest until 150",
         ),
         (
-            "drift is looked at later",
-            Case { state: later(Phase::Drifted), ..base() },
+            "another's entry is looked at later",
+            Case { state: later(Phase::Foreign), ..base() },
             "rest until 150",
         ),
         (
-            "drift of another document is looked at now",
-            Case { state: later(Phase::Drifted), document: other, held: Held::NotRead, ..base() },
-            "read",
-        ),
-        (
             "the cluster changed after registration",
-            Case { document: other, ..Case::of(Phase::Registered, Held::NotRead) },
+            Case { wanted: other, ..Case::of(Phase::Registered, Held::NotRead) },
             "read",
         ),
         (
             "the cluster changed after a refusal",
-            Case { document: other, ..Case::of(Phase::Refused, Held::NotRead) },
+            Case { wanted: other, ..Case::of(Phase::Refused, Held::NotRead) },
             "read",
         ),
     ] {
@@ -222,39 +225,112 @@ fn what_holds_a_target_back() {
 }
 
 #[test]
-fn an_unclear_answer_is_given_up_only_when_the_registry_itself_keeps_saying_no() {
-    let submitting = |rejections| TargetState {
-        rejections,
-        detail: Some("500".into()),
-        ..state(Phase::Submitting)
-    };
-    for (rejections, expected) in [
-        (0, "settle failing"),
-        (MAX_REJECTIONS - 1, "settle failing"),
-        (MAX_REJECTIONS, "settle refused"),
-    ] {
-        let case =
-            Case { state: submitting(rejections), ..Case::of(Phase::Submitting, Held::Absent) };
-        let step = case.step();
-        assert_eq!(name(&step), expected, "after {rejections} rejections");
-        let Step::Settle(state) = step else { panic!("settles") };
-        assert!(state.detail.is_some_and(|detail| detail.contains("500")), "the words are kept");
+fn a_cluster_that_is_registered_elsewhere_is_not_registered_here_too() {
+    for phase in [Phase::Submitting, Phase::Registered, Phase::Drifted] {
+        let moved = |held| Case {
+            destination: network("there"),
+            wanted: document(2),
+            ..Case::of(phase, held)
+        };
+        assert_eq!(name(&moved(Held::NotRead).step()), "read", "{phase}");
+        let Step::Settle(state) = moved(Held::Absent).step() else { panic!("{phase}: settles") };
+        assert_eq!(state.phase, Phase::Refused, "{phase}");
+        assert_eq!(state.entry_at, Some(network("here")), "{phase}: it is not forgotten");
+        let words = state.detail.expect("words");
+        assert!(words.contains("west at https://parser.here"), "{phase}: {words}");
+        // A network that only has another address holds our entry.
+        let Step::Settle(state) = moved(ours(&[])).step() else { panic!("{phase}: settles") };
+        assert_eq!((state.phase, state.entry_at), (Phase::Registered, Some(network("there"))));
     }
+}
+
+#[test]
+fn where_an_entry_may_be_is_known_before_it_is_sent_and_until_it_is_seen_to_be_gone() {
+    let Step::Create(submitting) = Case::of(Phase::Waiting, Held::Absent).step() else {
+        panic!("creates")
+    };
+    assert_eq!(submitting.entry_at, Some(network("here")));
+    for (held, kept) in
+        [(unreadable(), true), (ours(&[]), true), (ours(&["x"]), true), (Held::Absent, false)]
+    {
+        let case = Case { state: submitting.clone(), ..Case::of(Phase::Waiting, held.clone()) };
+        let Step::Settle(state) = case.step() else { panic!("settles") };
+        assert_eq!(state.entry_at.is_some(), kept, "{held:?}");
+    }
+}
+
+#[test]
+fn an_answer_is_believed_only_after_a_look() {
+    let reply = |is_final| Some(Reply { words: "500".into(), is_final });
+    for (what, reply, rejections, held, expected) in [
+        ("a clear no, and no entry", reply(true), 0, Held::Absent, Phase::Refused),
+        ("a clear no, and our entry", reply(true), 0, ours(&[]), Phase::Registered),
+        ("an error, and no entry", reply(false), 0, Held::Absent, Phase::Failing),
+        ("an error, and our entry", reply(false), 0, ours(&[]), Phase::Registered),
+        ("the last error but one", reply(false), MAX_REJECTIONS - 1, Held::Absent, Phase::Failing),
+        ("one error too many", reply(false), MAX_REJECTIONS, Held::Absent, Phase::Refused),
+        ("a yes, and no entry", None, 0, Held::Absent, Phase::Failing),
+    ] {
+        let has_words = reply.is_some() && expected != Phase::Registered;
+        let state = TargetState { reply, rejections, ..state(Phase::Submitting) };
+        let Step::Settle(state) = (Case { state, ..Case::of(Phase::Submitting, held) }).step()
+        else {
+            panic!("{what}: settles")
+        };
+        assert_eq!(state.phase, expected, "{what}");
+        let detail = state.detail.unwrap_or_default();
+        assert_eq!(detail.contains("500"), has_words, "{what}: {detail}");
+    }
+}
+
+#[test]
+fn a_reply_outlives_a_look_that_fails() {
+    let reply = Some(Reply { words: "policy".into(), is_final: true });
+    let state = TargetState { reply: reply.clone(), ..state(Phase::Submitting) };
+    let case = Case { state, ..Case::of(Phase::Submitting, unreadable()) };
+    let Step::Settle(state) = case.step() else { panic!("settles") };
+    assert_eq!(state.reply, reply);
 }
 
 #[test]
 fn what_a_reply_does_to_the_state() {
     let words = || "words".to_owned();
-    for (verdict, phase, rejections) in [
-        (Verdict::Accepted, Phase::Submitting, 0),
-        (Verdict::Refused { words: words() }, Phase::Refused, 0),
-        (Verdict::Rejected { words: words() }, Phase::Submitting, 1),
-        (Verdict::Unanswered { words: words() }, Phase::Submitting, 0),
+    for (verdict, is_final, rejections) in [
+        (Verdict::Accepted, None, 0),
+        (Verdict::Refused { words: words() }, Some(true), 0),
+        (Verdict::Rejected { words: words() }, Some(false), 1),
+        (Verdict::Unanswered { words: words() }, Some(false), 0),
     ] {
-        let after = after_reply(&state(Phase::Submitting), &verdict, at(1));
-        assert_eq!((after.phase, after.rejections), (phase, rejections), "{verdict:?}");
-        assert_eq!(after.detail.is_some(), verdict != Verdict::Accepted, "{verdict:?}");
+        let after = after_reply(&state(Phase::Submitting), &verdict);
+        assert_eq!(after.phase, Phase::Submitting, "{verdict:?}");
+        assert_eq!(after.rejections, rejections, "{verdict:?}");
+        assert_eq!(after.reply.map(|reply| reply.is_final), is_final, "{verdict:?}");
     }
+}
+
+#[test]
+fn failing_has_one_beginning_over_all_tries() {
+    let mut state = TargetState::new(at(0));
+    for (now, held) in
+        [(10, unreadable()), (20, Held::Absent), (30, Held::Absent), (40, unreadable())]
+    {
+        state.next_try = None;
+        let step = next(&Situation {
+            state: &state,
+            gate: &Gate::Open,
+            destination: &network("here"),
+            wanted: document(1),
+            obstacle: None,
+            held: &held,
+            now: at(now),
+            dice: 0.5,
+        });
+        let (Step::Settle(after) | Step::Create(after)) = step else { panic!("{step:?}") };
+        assert_eq!(after.failing_since, Some(at(10)), "at {now}");
+        assert_eq!(after.observed_phase(), Phase::Failing, "at {now}");
+        state = after;
+    }
+    assert_eq!((state.phase, state.since), (Phase::Failing, at(10)));
 }
 
 #[test]
@@ -264,9 +340,10 @@ fn backoff_doubles_up_to_its_cap_and_is_spread() {
         let step = next(&Situation {
             state: &state,
             gate: &Gate::Open,
-            document: document(1),
+            destination: &network("here"),
+            wanted: document(1),
             obstacle: None,
-            held: &Held::Unreadable { words: "no answer".into() },
+            held: &unreadable(),
             now: at(100),
             dice,
         });
@@ -288,45 +365,100 @@ fn backoff_doubles_up_to_its_cap_and_is_spread() {
     }
 }
 
-/// A network that may lose requests and replies and may answer anything, but holds what it holds.
-#[derive(Debug, Clone, Copy)]
-enum Fate {
-    Stored,
-    StoredReplyLost,
-    Lost,
-    RejectedByRegistry,
-    RefusedByPolicy,
+/// What becomes of a create: whether the entry is stored, and what is answered.
+fn fate() -> impl Strategy<Value = (bool, Verdict)> {
+    let words = || "words".to_owned();
+    let verdict = prop_oneof![
+        Just(Verdict::Accepted),
+        Just(Verdict::Refused { words: words() }),
+        Just(Verdict::Rejected { words: words() }),
+        Just(Verdict::Unanswered { words: words() }),
+    ];
+    (any::<bool>(), verdict)
 }
 
-fn fate() -> impl Strategy<Value = Fate> {
-    prop_oneof![
-        Just(Fate::Stored),
-        Just(Fate::StoredReplyLost),
-        Just(Fate::Lost),
-        Just(Fate::RejectedByRegistry),
-        Just(Fate::RefusedByPolicy),
-    ]
+#[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "what happens at one time is independent")]
+struct Event {
+    fate: (bool, Verdict),
+    readable: bool,
+    crash: bool,
+    /// The document that the cluster has from now on.
+    document: u8,
+    /// Which of two networks the cluster file names from now on; a change of it is a restart.
+    there: bool,
+    gate_open: bool,
+    /// Somebody removes our entry.
+    removed: bool,
+    wait: i64,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let rarely = || prop::bool::weighted(0.1);
+    (
+        fate(),
+        prop::bool::weighted(0.8),
+        rarely(),
+        0..3_u8,
+        rarely(),
+        prop::bool::weighted(0.8),
+        rarely(),
+        0..400_i64,
+    )
+        .prop_map(|(fate, readable, crash, document, there, gate_open, removed, wait)| Event {
+            fate,
+            readable,
+            crash,
+            document,
+            there,
+            gate_open,
+            removed,
+            wait,
+        })
 }
 
 proptest! {
-    /// Whatever becomes of requests, replies and the process itself: a create follows a look that
-    /// found nothing, and there is never a second entry.
+    /// Whatever becomes of requests, replies, the cluster, the cluster file and the process: a
+    /// create follows a look that found nothing, there is never a second entry in one network, nor
+    /// one in each of two, and registered means that the entry equals the document.
     #[test]
-    fn never_two_creates_without_a_look_between(
-        events in prop::collection::vec((fate(), any::<bool>(), any::<bool>(), 0..400_i64), 1..60),
+    fn never_registered_twice_and_never_registered_untruly(
+        events in prop::collection::vec(event(), 1..120),
     ) {
+        let networks = [network("here"), network("there")];
+        // What each network holds: the document of our entry.
+        let mut entries: [Option<Digest>; 2] = [None, None];
+        let mut at_network = 0;
         let mut stored = TargetState::new(at(0));
         let mut state = stored.clone();
-        let mut held = Held::NotRead;
-        let mut entries = 0;
-        let mut looked = false;
+        let mut seen: Option<(Digest, Held)> = None;
         let mut now = 0;
-        for (fate, readable, crash, wait) in events {
-            now += wait;
+        for event in events {
+            now += event.wait;
+            if event.removed {
+                entries[at_network] = None;
+            }
+            let restart = event.crash || event.there;
+            if event.there {
+                at_network = 1 - at_network;
+            }
+            if restart {
+                state = stored.clone().after_restart(at(now));
+                seen = None;
+            }
+            let destination = &networks[at_network];
+            let content = document(event.document);
+            let wanted = Digest::of(&[content.to_string().as_bytes(), destination.create_url.as_bytes()]);
+            let held = match seen.take() {
+                Some((about, held)) if about == wanted => held,
+                _ => Held::NotRead,
+            };
+            let gate = if event.gate_open { Gate::Open } else { closed("1 of 2") };
             let step = next(&Situation {
                 state: &state,
-                gate: &Gate::Open,
-                document: document(1),
+                gate: &gate,
+                destination,
+                wanted,
                 obstacle: None,
                 held: &held,
                 now: at(now),
@@ -334,45 +466,34 @@ proptest! {
             });
             match step {
                 Step::Rest | Step::RestUntil(_) => {}
-                Step::Read if readable => {
-                    held = if entries == 0 { Held::Absent } else { ours(&[]) };
-                    looked = true;
+                Step::Read if event.readable => {
+                    let held = match entries[at_network] {
+                        None => Held::Absent,
+                        Some(entry) if entry == content => ours(&[]),
+                        Some(_) => ours(&["different"]),
+                    };
+                    seen = Some((wanted, held));
                 }
-                Step::Read => held = Held::Unreadable { words: "no answer".into() },
+                Step::Read => seen = Some((wanted, unreadable())),
                 Step::Settle(settled) => {
-                    if settled.phase == Phase::Registered {
-                        prop_assert_eq!(entries, 1, "registered means that the entry is there");
+                    // Somebody may have removed the entry between the look and this step.
+                    if settled.phase == Phase::Registered && !event.removed {
+                        prop_assert_eq!(entries[at_network], Some(content));
                     }
                     stored = settled.clone();
                     state = settled;
-                    held = Held::NotRead;
-                    looked = false;
                 }
                 Step::Create(submitting) => {
-                    prop_assert!(looked, "a create without a look before it");
-                    looked = false;
+                    prop_assert_eq!(&held, &Held::Absent, "a create without a look before it");
+                    prop_assert!(event.gate_open, "a create before enough nodes are there");
+                    prop_assert_eq!(entries, [None, None], "a second entry");
                     stored = submitting.clone();
-                    state = submitting;
-                    held = Held::NotRead;
-                    let words = || "words".to_owned();
-                    let verdict = match fate {
-                        Fate::Stored => { entries += 1; Verdict::Accepted }
-                        Fate::StoredReplyLost => { entries += 1; Verdict::Unanswered { words: words() } }
-                        Fate::Lost => Verdict::Unanswered { words: words() },
-                        Fate::RejectedByRegistry => Verdict::Rejected { words: words() },
-                        Fate::RefusedByPolicy => Verdict::Refused { words: words() },
-                    };
-                    prop_assert!(entries <= 1, "two entries");
-                    if !crash {
-                        state = after_reply(&state, &verdict, at(now));
-                        stored = state.clone();
+                    let (is_stored, verdict) = event.fate;
+                    if is_stored || verdict == Verdict::Accepted {
+                        entries[at_network] = Some(content);
                     }
+                    state = after_reply(&submitting, &verdict);
                 }
-            }
-            if crash {
-                state = stored.clone().after_restart(at(now));
-                held = Held::NotRead;
-                looked = false;
             }
         }
     }

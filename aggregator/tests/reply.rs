@@ -8,10 +8,10 @@ use std::path::Path;
 use rollcall_aggregator::cluster_file::{ClusterFile, Envelope};
 use rollcall_aggregator::document::{ClusterDocument, assemble};
 use rollcall_aggregator::intake::parse::parse;
-use rollcall_aggregator::onboarding::plan::{Held, Verdict};
 use rollcall_aggregator::targets::aios::{
     INSTALLATION_KEY, Submission, body, differences, judge_create, judge_read, mask,
 };
+use rollcall_aggregator::targets::{Held, Verdict};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -209,8 +209,13 @@ fn envelopes() {
 #[test]
 fn a_join_command_is_masked_and_does_not_leave_over_plain_http() {
     let targets = |url: &str, more: &str| {
+        let gateway = if more.contains("gatewayUrl") {
+            String::new()
+        } else {
+            format!(", gatewayUrl: '{url}'")
+        };
         format!(
-            "cluster: {{id: west, regionId: r}}\ntargets:\n  - {{name: a, type: aios, parserUrl: '{url}', gatewayUrl: '{url}'{more}}}\n"
+            "cluster: {{id: west, regionId: r}}\ntargets:\n  - {{name: a, type: aios, parserUrl: '{url}'{gateway}{more}}}\n"
         )
     };
     for (what, command, url, more, held_back) in [
@@ -218,6 +223,13 @@ fn a_join_command_is_masked_and_does_not_leave_over_plain_http() {
         ("over TLS", "kubeadm join --token hunter2", "https://parser.example", "", false),
         ("on this machine", "kubeadm join --token hunter2", "http://127.0.0.1:8000", "", false),
         ("in the open", "kubeadm join --token hunter2", "http://parser.example", "", true),
+        (
+            "on the way back",
+            "kubeadm join --token hunter2",
+            "https://parser.example",
+            ", gatewayUrl: 'http://gateway.example'",
+            true,
+        ),
         (
             "in the open, as told",
             "kubeadm join --token hunter2",

@@ -8,7 +8,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use rollcall_aggregator::digest::Digest;
 use rollcall_aggregator::intake::parse::parse;
-use rollcall_aggregator::roll::{Conflict, Roll};
+use rollcall_aggregator::roll::{Change, Conflict, Entry, Roll};
 use rollcall_report::{Gpus, NodeReport, Reading, Subject};
 
 fn report(name: &str, id: &str, machine: Option<u8>) -> NodeReport {
@@ -28,6 +28,22 @@ fn digest(of: u8) -> Digest {
     Digest::of(&[&[of]])
 }
 
+/// Takes a report that the store takes, too.
+fn take(roll: &mut Roll, report: NodeReport, of: u8, now: Timestamp) -> Result<Entry, Conflict> {
+    let change = roll.admit(report, digest(of), now)?;
+    let entry = change.entry.clone();
+    roll.confirm(change);
+    Ok(entry)
+}
+
+fn admitted(roll: &mut Roll, report: NodeReport, of: u8) -> Change {
+    roll.admit(report, digest(of), at(i64::from(of))).expect("no conflict")
+}
+
+fn ids(roll: &Roll) -> Vec<&str> {
+    roll.entries().into_iter().map(|entry| entry.node_id.as_str()).collect()
+}
+
 #[test]
 fn one_name_one_id_one_machine() {
     for (what, second, expected) in [
@@ -45,10 +61,9 @@ fn one_name_one_id_one_machine() {
         ("the machine under another name", report("b", "b", Some(1)), Err("counted twice")),
     ] {
         let mut roll = Roll::default();
-        roll.admit(report("a", "a", Some(1)), digest(1), at(0)).expect("the first");
+        take(&mut roll, report("a", "a", Some(1)), 1, at(0)).expect("the first");
         let before = format!("{roll:?}");
-        let got =
-            roll.admit(second, digest(2), at(1)).map(|_| ()).map_err(|error| error.to_string());
+        let got = take(&mut roll, second, 2, at(1)).map(|_| ()).map_err(|error| error.to_string());
         match (got, expected) {
             (Ok(()), Ok(())) => {}
             (Err(message), Err(words)) => {
@@ -63,11 +78,13 @@ fn one_name_one_id_one_machine() {
 #[test]
 fn an_id_is_free_again_when_its_node_changes_or_leaves() {
     let mut roll = Roll::default();
-    roll.admit(report("a", "one", Some(1)), digest(1), at(0)).expect("new");
-    roll.admit(report("a", "two", Some(1)), digest(2), at(1)).expect("renamed");
-    roll.admit(report("b", "one", Some(2)), digest(3), at(2)).expect("the id is free");
-    assert!(roll.forget(&"a".parse().expect("a name")));
-    roll.admit(report("c", "two", Some(1)), digest(4), at(3)).expect("id and machine are free");
+    take(&mut roll, report("a", "one", Some(1)), 1, at(0)).expect("new");
+    take(&mut roll, report("a", "two", Some(1)), 2, at(1)).expect("renamed");
+    take(&mut roll, report("b", "one", Some(2)), 3, at(2)).expect("the id is free");
+    let name = "a".parse().expect("a name");
+    let ticket = roll.leave(&name).expect("it is there");
+    roll.forget(&name, ticket);
+    take(&mut roll, report("c", "two", Some(1)), 4, at(3)).expect("id and machine are free");
     let names: Vec<&str> = roll.entries().iter().map(|entry| entry.name.as_str()).collect();
     assert_eq!(names, ["b", "c"], "in the order in which they came");
 }
@@ -78,18 +95,19 @@ fn a_replaced_machine_reports_after_rebind() {
     let name = "a".parse().expect("a name");
     let mut old = report("a", "a", Some(1));
     old.inventory.swap = Reading::failed("EIO");
-    roll.admit(old, digest(1), at(0)).expect("new");
-    assert!(roll.rebind(&name).is_some());
+    take(&mut roll, old, 1, at(0)).expect("new");
+    let change = roll.rebind(&name).expect("it is there");
+    roll.confirm(change);
     let mut new = report("a", "a", Some(2));
     new.inventory.memory = Reading::failed("EIO");
-    let entry = roll.admit(new, digest(2), at(9)).expect("rebound");
+    let entry = take(&mut roll, new, 2, at(9)).expect("rebound");
     assert!(!entry.rebinding, "once");
     assert!(
         entry.inventory.memory.failure().is_some(),
         "the old machine's memory is not the new one's"
     );
     assert_eq!(entry.first_seen, at(0));
-    let refused = roll.admit(report("a", "a", Some(1)), digest(3), at(10));
+    let refused = take(&mut roll, report("a", "a", Some(1)), 3, at(10));
     assert!(matches!(refused, Err(Conflict::MachineDiffers { .. })));
 }
 
@@ -98,26 +116,107 @@ fn unchanged_means_stored_and_equal() {
     let mut roll = Roll::default();
     let name = "a".parse().expect("a name");
     assert!(!roll.note(&name, digest(1), at(0)), "a node that is not on the roll");
-    roll.admit(report("a", "a", Some(1)), digest(1), at(0)).expect("new");
+    let change = admitted(&mut roll, report("a", "a", Some(1)), 1);
     assert!(!roll.note(&name, digest(1), at(1)), "the store may not hold it yet");
-    roll.stored(&name, digest(1));
+    roll.confirm(change);
     assert!(roll.note(&name, digest(1), at(2)));
     assert_eq!(roll.get(&name).map(|entry| entry.last_seen), Some(at(2)));
     assert!(!roll.note(&name, digest(2), at(3)), "another report");
 }
 
 #[test]
-fn conflicts_are_remembered_once_until_settled() {
+fn what_the_store_did_not_take_never_was() {
     let mut roll = Roll::default();
-    roll.admit(report("a", "a", Some(1)), digest(1), at(0)).expect("new");
-    let refused = || report("b", "a", Some(2));
-    for (nth, is_news) in [(1, true), (2, false)] {
-        let conflict = roll.admit(refused(), digest(2), at(1)).expect_err("taken");
-        assert_eq!(roll.note_conflict(conflict), is_news, "time {nth}");
+    let first = admitted(&mut roll, report("a", "a", Some(1)), 1);
+    assert_eq!(ids(&roll), Vec::<&str>::new(), "not shown before it is stored");
+    roll.withdraw(&first);
+    take(&mut roll, report("b", "a", Some(2)), 2, at(2)).expect("name, id and machine are free");
+
+    // A change of a known node that fails leaves it as it was, with its old id.
+    let change = admitted(&mut roll, report("b", "b", Some(2)), 3);
+    let meanwhile = roll.admit(report("c", "b", Some(3)), digest(4), at(4));
+    assert!(matches!(meanwhile, Err(Conflict::IdTaken { .. })), "claimed while on its way");
+    let meanwhile = roll.admit(report("c", "a", Some(3)), digest(4), at(4));
+    assert!(matches!(meanwhile, Err(Conflict::IdTaken { .. })), "and so is the old one");
+    roll.withdraw(&change);
+    assert_eq!(ids(&roll), ["a"]);
+    take(&mut roll, report("c", "b", Some(3)), 5, at(5)).expect("the new id is free again");
+    assert_eq!(ids(&roll), ["a", "b"]);
+}
+
+#[test]
+fn answers_of_the_store_may_come_in_any_order() {
+    for (what, first_taken, second_taken, expected) in [
+        ("both taken", true, true, vec!["two"]),
+        ("the first taken", true, false, vec!["one"]),
+        ("the second taken", false, true, vec!["two"]),
+        ("neither taken", false, false, vec![]),
+    ] {
+        for second_answers_first in [false, true] {
+            let mut roll = Roll::default();
+            let first = admitted(&mut roll, report("a", "one", Some(1)), 1);
+            let second = admitted(&mut roll, report("a", "two", Some(1)), 2);
+            let mut answers = [(first, first_taken), (second, second_taken)];
+            if second_answers_first {
+                answers.reverse();
+            }
+            for (change, taken) in answers {
+                if taken {
+                    roll.confirm(change);
+                } else {
+                    roll.withdraw(&change);
+                }
+            }
+            assert_eq!(ids(&roll), expected, "{what}, second first: {second_answers_first}");
+        }
     }
-    assert_eq!(roll.conflicts().count(), 1);
-    roll.admit(report("b", "b", Some(2)), digest(3), at(2)).expect("mended");
-    assert_eq!(roll.conflicts().count(), 0);
+}
+
+#[test]
+fn a_node_that_reports_while_it_is_forgotten_stays() {
+    let mut roll = Roll::default();
+    let name = "a".parse().expect("a name");
+    take(&mut roll, report("a", "a", Some(1)), 1, at(1)).expect("new");
+    let ticket = roll.leave(&name).expect("it is there");
+    // The store takes this after it has forgotten the node.
+    let later = admitted(&mut roll, report("a", "a", Some(1)), 2);
+    roll.forget(&name, ticket);
+    assert_eq!(ids(&roll), Vec::<&str>::new());
+    roll.confirm(later);
+    assert_eq!(ids(&roll), ["a"]);
+}
+
+#[test]
+fn a_store_that_contradicts_itself_is_not_believed_twice() {
+    let mut roll = Roll::default();
+    let first = take(&mut roll, report("a", "x", Some(1)), 1, at(1)).expect("new");
+    let mut second = take(&mut roll, report("b", "y", Some(2)), 2, at(2)).expect("new");
+    second.node_id = "x".parse().expect("an id");
+    let mut restored = Roll::restore(vec![second, first], at(3));
+    assert_eq!(ids(&restored), ["x"]);
+    let conflicts = restored.conflicts_since(at(3));
+    assert!(matches!(conflicts.as_slice(), [Conflict::IdTaken { .. }]), "{conflicts:?}");
+}
+
+#[test]
+fn conflicts_are_told_once_and_end() {
+    let mut roll = Roll::default();
+    take(&mut roll, report("a", "a", Some(1)), 1, at(0)).expect("new");
+    let taken = || report("b", "a", Some(2));
+    for (nth, is_news) in [(1, true), (2, false)] {
+        let conflict = roll.admit(taken(), digest(2), at(1)).expect_err("taken");
+        assert_eq!(roll.note_conflict(conflict, at(1)), is_news, "time {nth}");
+    }
+    assert_eq!(roll.conflicts_since(at(0)).len(), 1);
+    take(&mut roll, report("b", "b", Some(2)), 3, at(2)).expect("mended");
+    assert_eq!(roll.conflicts_since(at(0)).len(), 0, "mended");
+
+    // Another machine under a name that is in use: the rightful one mends nothing.
+    let conflict = roll.admit(report("a", "a", Some(9)), digest(4), at(5)).expect_err("another");
+    assert!(roll.note_conflict(conflict, at(5)));
+    take(&mut roll, report("a", "a", Some(1)), 6, at(6)).expect("the rightful one");
+    assert_eq!(roll.conflicts_since(at(5)).len(), 1);
+    assert_eq!(roll.conflicts_since(at(6)).len(), 0, "it has not tried again");
 }
 
 #[test]
@@ -163,19 +262,19 @@ fn what_fails_keeps_its_last_known_value_and_is_marked() {
         fail(&mut broken);
 
         let mut roll = Roll::default();
-        let entry = roll.admit(broken.clone(), digest(1), at(0)).expect("new");
+        let entry = take(&mut roll, broken.clone(), 1, at(0)).expect("new");
         assert_eq!(entry.inventory, broken.inventory, "{subject}: nothing was known before");
 
         let mut roll = Roll::default();
-        roll.admit(whole.clone(), digest(1), at(0)).expect("new");
+        take(&mut roll, whole.clone(), 1, at(0)).expect("new");
         for second in [10, 20] {
-            let entry = roll.admit(broken.clone(), digest(2), at(second)).expect("the same node");
+            let entry = take(&mut roll, broken.clone(), 2, at(second)).expect("the same node");
             assert_eq!(entry.inventory, whole.inventory, "{subject}: what was known stands");
             let since = entry.failing.get(&subject).map(|failing| failing.since);
             assert_eq!(since, Some(at(10)), "{subject}: since the first failure");
             assert_eq!(entry.failing.len(), 1, "{subject}");
         }
-        let entry = roll.admit(whole, digest(3), at(30)).expect("the same node");
+        let entry = take(&mut roll, whole, 3, at(30)).expect("the same node");
         assert!(entry.failing.is_empty(), "{subject}: mended");
     }
 }
@@ -183,7 +282,7 @@ fn what_fails_keeps_its_last_known_value_and_is_marked() {
 #[test]
 fn what_is_truly_gone_is_gone() {
     let mut roll = Roll::default();
-    roll.admit(report("a", "a", Some(1)), digest(1), at(0)).expect("new");
+    take(&mut roll, report("a", "a", Some(1)), 1, at(0)).expect("new");
     let mut without = report("a", "a", Some(1));
     without.inventory.disks = Reading::Known(vec![]);
     without.inventory.gpus = Reading::Known(Gpus {
@@ -192,6 +291,6 @@ fn what_is_truly_gone_is_gone() {
         nvidia_driver: Reading::Absent,
         unmeasured: vec![],
     });
-    let entry = roll.admit(without.clone(), digest(2), at(1)).expect("the same node");
+    let entry = take(&mut roll, without.clone(), 2, at(1)).expect("the same node");
     assert_eq!(entry.inventory, without.inventory);
 }

@@ -18,8 +18,8 @@ fn entry() -> (Entry, Vec<u8>) {
     let body = fs::read(path).expect("the sample");
     let mut roll = Roll::default();
     let report = parse(&body).expect("a report");
-    let entry = roll.admit(report, Digest::of(&[&body]), at(10)).expect("new").clone();
-    (entry, body)
+    let change = roll.admit(report, Digest::of(&[&body]), at(10)).expect("new");
+    (change.entry, body)
 }
 
 fn at(second: i64) -> Timestamp {
@@ -53,7 +53,7 @@ async fn what_was_written_is_there_after_reopening() {
         at: at(20),
         what: "submitting".into(),
         version: "0".into(),
-        document: None,
+        about: None,
         detail: None,
     };
     let write = Write::Target { name: "aios".into(), state: Box::new(state.clone()), event };
@@ -78,10 +78,46 @@ async fn what_was_written_is_there_after_reopening() {
     assert!(reopen(&path).await.1.entries.is_empty());
 }
 
+/// Entries that were stored by an older version must be readable for ever.
+#[test]
+fn stored_entries_of_version_1_are_readable() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stored/entry-v1.json");
+    if std::env::var_os("EXPECTORATE").is_some() {
+        let text = serde_json::to_string_pretty(&entry().0).expect("JSON");
+        fs::write(&path, text + "\n").expect("written");
+    }
+    let text = fs::read_to_string(path).expect("the frozen entry");
+    let read: Entry = serde_json::from_str(&text).expect("readable");
+    assert_eq!(read, entry().0);
+}
+
+#[tokio::test]
+async fn a_write_that_fails_is_told_and_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rollcall.db");
+    let (store, _) = Store::open(&path).expect("new");
+    // Somebody takes the table away: every write fails from now on.
+    let database = rusqlite::Connection::open(&path).expect("opens");
+    database.execute("ALTER TABLE node RENAME TO gone", []).expect("renamed");
+    let (entry, body) = entry();
+    let write = Write::Node { entry: Box::new(entry), report: Some(body) };
+    let error = store.write(write).await.expect_err("there is no table").to_string();
+    assert!(error.contains("no such table: node"), "{error}");
+    let count: i64 =
+        database.query_row("SELECT count(*) FROM gone", [], |row| row.get(0)).expect("a count");
+    assert_eq!(count, 0);
+    // And the store lives on.
+    database.execute("ALTER TABLE gone RENAME TO node", []).expect("renamed");
+    store.write(Write::Seen(vec![])).await.expect("written");
+}
+
 #[test]
 fn nobody_else_may_read_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("rollcall.db");
+    // One that was there already, open to all.
+    fs::write(&path, "").expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("opened");
     let _store = Store::open(&path).expect("new");
     for file in fs::read_dir(folder.path()).expect("a folder") {
         let file = file.expect("a file");

@@ -21,17 +21,25 @@ pub fn install_crypto_provider() {
 /// A client's builder with what all of ours share. Redirects are not followed: a registration that
 /// lands at another address than the one written down is no registration.
 ///
-/// With `ca_file` that CA alone is trusted, else the system's.
+/// The client is for `url` alone: with plain HTTP to this machine no proxy of the environment is
+/// used, for what it carries must not leave the machine. With `ca_file` that CA alone is trusted,
+/// else the system's.
 ///
 /// # Errors
 ///
 /// When the CA file cannot be read or holds no certificate.
-pub fn client_builder(ca_file: Option<&Path>) -> Result<reqwest::ClientBuilder, ClientError> {
+pub fn client_builder(
+    url: &Url,
+    ca_file: Option<&Path>,
+) -> Result<reqwest::ClientBuilder, ClientError> {
     install_crypto_provider();
-    let builder = reqwest::Client::builder()
+    let mut builder = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
         .user_agent(concat!("rollcall/", env!("CARGO_PKG_VERSION")));
+    if url.scheme() == "http" && is_confidential(url) {
+        builder = builder.no_proxy();
+    }
     let Some(path) = ca_file else { return Ok(builder) };
     let pem = fs::read(path)
         .map_err(|source| ClientError::CaUnreadable { path: path.to_owned(), source })?;
@@ -54,6 +62,38 @@ pub fn is_confidential(url: &Url) -> bool {
             Some(Host::Domain(name)) => name == "localhost",
             None => false,
         }
+}
+
+/// Checks that a URL is one that a service can be reached at. The error shows nothing of the URL,
+/// which may hold a password.
+///
+/// # Errors
+///
+/// When it is not HTTP or HTTPS with a host, or holds a user, a password, a query or a fragment.
+pub fn check_service_url(url: &Url) -> Result<(), InvalidServiceUrl> {
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        Err(InvalidServiceUrl::NotHttp)
+    } else if !url.username().is_empty() || url.password().is_some() {
+        Err(InvalidServiceUrl::Credentials)
+    } else if url.query().is_some() || url.fragment().is_some() {
+        Err(InvalidServiceUrl::Query)
+    } else {
+        Ok(())
+    }
+}
+
+/// A URL that no service can be reached at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum InvalidServiceUrl {
+    /// Another scheme, or no host.
+    #[error("must be a URL that begins with http:// or https://")]
+    NotHttp,
+    /// A user or a password in it.
+    #[error("must not hold a user or a password")]
+    Credentials,
+    /// A query or a fragment in it.
+    #[error("must not hold a query or a fragment")]
+    Query,
 }
 
 /// Reads a reply's body, at most `limit` bytes of it.
@@ -139,10 +179,11 @@ mod tests {
     fn ca_files() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("ca.pem");
-        let missing = client_builder(Some(&path)).expect_err("missing").to_string();
+        let url = Url::parse("https://example.org").expect("a URL");
+        let missing = client_builder(&url, Some(&path)).expect_err("missing").to_string();
         assert!(missing.contains("cannot be read"), "{missing}");
         fs::write(&path, "no certificate").expect("written");
-        let empty = client_builder(Some(&path)).expect_err("empty").to_string();
+        let empty = client_builder(&url, Some(&path)).expect_err("empty").to_string();
         assert!(empty.contains("holds no"), "{empty}");
     }
 }

@@ -97,6 +97,19 @@ impl Bed {
     ///
     /// When it does not come to that.
     pub fn aggregator(&self, arguments: &[&str]) -> Aggregator {
+        self.aggregator_with(arguments, |_| {})
+    }
+
+    /// The same, with something done to its command before it starts: an environment.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come to that.
+    pub fn aggregator_with(
+        &self,
+        arguments: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Aggregator {
         let mut command = Command::new(program("rollcall-aggregator"));
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
@@ -109,6 +122,7 @@ impl Bed {
             .arg("--operator-token-file")
             .arg(self.path("operator-token"))
             .args(arguments);
+        prepare(&mut command);
         let daemon = Daemon::spawn("rollcall-aggregator", command);
         let intake = daemon.listening_address("intake");
         let admin = daemon.listening_address("admin");
@@ -121,12 +135,27 @@ impl Bed {
     ///
     /// When it cannot be started.
     pub fn agent(&self, url: &str, arguments: &[&str]) -> Daemon {
+        self.agent_with(url, arguments, |_| {})
+    }
+
+    /// The same, with something done to its command before it starts: an environment.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub fn agent_with(
+        &self,
+        url: &str,
+        arguments: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Daemon {
         let mut command = Command::new(program("rollcall-agent"));
         command
             .args(["run", "--listen", "127.0.0.1:0", "--aggregator", url])
             .arg("--token-file")
             .arg(self.path("token"))
             .args(arguments);
+        prepare(&mut command);
         Daemon::spawn("rollcall-agent", command)
     }
 }

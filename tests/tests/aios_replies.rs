@@ -13,9 +13,10 @@ use std::time::SystemTime;
 
 use rollcall_aggregator::document::ClusterDocument;
 use rollcall_aggregator::onboarding::gate::Gate;
-use rollcall_aggregator::onboarding::plan::{Held, Situation, Step, after_reply, next};
+use rollcall_aggregator::onboarding::plan::{Situation, Step, after_reply, next};
 use rollcall_aggregator::onboarding::state::{Phase, TargetState};
 use rollcall_aggregator::targets::aios::{INSTALLATION_KEY, judge_create, judge_read};
+use rollcall_aggregator::targets::{Destination, Held};
 use rollcall_tests::aios::{AiosStandin, Behaviour};
 use rollcall_tests::bed::{Answer, exchange, get};
 use serde_json::{Value, json};
@@ -47,10 +48,19 @@ fn create(aios: &AiosStandin, headers: &str, body: &[u8]) -> Answer {
 fn state_after(aios: &AiosStandin, answer: &Answer) -> TargetState {
     let ours: ClusterDocument = serde_json::from_value(document()).expect("our document");
     let now = jiff::Timestamp::try_from(SystemTime::now()).expect("the time");
-    let mut state = TargetState { phase: Phase::Submitting, ..TargetState::new(now) };
+    let destination = Destination {
+        cluster_id: ours.id.clone(),
+        create_url: aios.parser_url(),
+        read_url: aios.gateway_url(),
+    };
+    let mut state = TargetState {
+        phase: Phase::Submitting,
+        entry_at: Some(destination.clone()),
+        ..TargetState::new(now)
+    };
     let verdict =
         judge_create("POST createCluster", answer.status, answer.body.as_bytes(), &ours.id);
-    state = after_reply(&state, &verdict, now);
+    state = after_reply(&state, &verdict);
     let mut held = Held::NotRead;
     let digest = rollcall_aggregator::digest::Digest::of(&[b"document"]);
     for _ in 0..5 {
@@ -60,7 +70,8 @@ fn state_after(aios: &AiosStandin, answer: &Answer) -> TargetState {
         let situation = Situation {
             state: &state,
             gate: &Gate::Open,
-            document: digest,
+            destination: &destination,
+            wanted: digest,
             obstacle: None,
             held: &held,
             now,

@@ -1,9 +1,11 @@
 //! The intake and the admin listener by bytes: what is refused, how, and that nothing changes.
 
 use std::fs;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
 
 use rollcall_tests::bed::{
-    Aggregator, Bed, OPERATOR_TOKEN, TOKEN, exchange, get, post, report, run,
+    Aggregator, Bed, OPERATOR_TOKEN, PATIENCE, TOKEN, exchange, get, post, report, run,
 };
 use serde_json::Value;
 
@@ -182,6 +184,31 @@ fn a_body_that_never_comes_is_given_up() {
 }
 
 #[test]
+fn connections_that_say_nothing_are_closed() {
+    let bed = Bed::new("");
+    let aggregator = bed.aggregator(&[]);
+    let silent = |address, words: &[u8]| {
+        let mut stream = TcpStream::connect(address).expect("connects");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a setting");
+        stream.write_all(words).expect("sent");
+        stream
+    };
+    for (what, mut stream) in [
+        ("nothing, intake", silent(aggregator.intake, b"")),
+        ("half a line, intake", silent(aggregator.intake, b"POST /v1/rep")),
+        ("HTTP/2, intake", silent(aggregator.intake, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")),
+        ("nothing, admin", silent(aggregator.admin, b"")),
+        ("half a head, admin", silent(aggregator.admin, b"GET /metrics HTTP/1.1\r\nHost: a\r\n")),
+    ] {
+        let mut rest = Vec::new();
+        // Closed or reset, but not left open until the patience ends.
+        let outcome = stream.read_to_end(&mut rest);
+        let left_open = outcome.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        assert!(!left_open, "{what}: still open after {rest:?}");
+    }
+}
+
+#[test]
 fn a_report_is_answered_with_an_assignment() {
     let bed = Bed::new("");
     let aggregator = bed.aggregator(&["--interval", "17s"]);
@@ -246,24 +273,19 @@ fn tls_for_the_intake() {
 
     let ca = path("cert.pem");
     let mut trusting = bed.agent(&url, &[&name[..], &["--ca-file", &ca]].concat());
-    aggregator
-        .daemon
-        .wait_for_line(|line| line.contains("store is open"), rollcall_tests::bed::PATIENCE);
-    trusting.wait_for_line(|line| line.contains("over-tls"), rollcall_tests::bed::PATIENCE);
+    aggregator.daemon.wait_for_line(|line| line.contains("store is open"), PATIENCE);
+    trusting.wait_for_line(|line| line.contains("over-tls"), PATIENCE);
     let found = nodes(&aggregator);
     assert_eq!(found.pointer("/nodes/0/name"), Some(&Value::from("over-tls")));
     assert!(trusting.terminate().success());
 
     let mistrusting = bed.agent(&url, &name);
-    mistrusting.wait_for_line(
-        |line| line.to_lowercase().contains("certificate"),
-        rollcall_tests::bed::PATIENCE,
-    );
+    mistrusting.wait_for_line(|line| line.to_lowercase().contains("certificate"), PATIENCE);
     // Plain HTTP at the same port gets nothing.
-    let mut plain = std::net::TcpStream::connect(aggregator.intake).expect("connects");
-    std::io::Write::write_all(&mut plain, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
+    let mut plain = TcpStream::connect(aggregator.intake).expect("connects");
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
     let mut answer = Vec::new();
-    let _reset = std::io::Read::read_to_end(&mut plain, &mut answer);
+    let _reset = plain.read_to_end(&mut answer);
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
 }
 
@@ -279,9 +301,12 @@ fn wrong_usage_and_useless_files_are_told_at_the_start() {
     let store = format!("sqlite:{}", path("rollcall.db"));
     let (cluster, token) = (path("cluster.yaml"), path("token"));
     let serve = |cluster: &str, token: &str, more: &[&str]| {
-        let mut arguments = vec!["serve", "--admin-listen", "127.0.0.1:0"];
-        arguments.extend(["--cluster", cluster, "--token-file", token]);
-        for (flag, value) in [("--listen", "127.0.0.1:0"), ("--store", store.as_str())] {
+        let mut arguments = vec!["serve", "--cluster", cluster, "--token-file", token];
+        for (flag, value) in [
+            ("--listen", "127.0.0.1:0"),
+            ("--admin-listen", "127.0.0.1:0"),
+            ("--store", store.as_str()),
+        ] {
             if !more.contains(&flag) {
                 arguments.extend([flag, value]);
             }
@@ -321,7 +346,7 @@ fn wrong_usage_and_useless_files_are_told_at_the_start() {
             "plain HTTP for everybody",
             serve(&cluster, &token, &["--listen", "0.0.0.0:0"]),
             2,
-            "over plain HTTP on 0.0.0.0:0",
+            "agents' tokens would come over plain HTTP to 0.0.0.0:0",
         ),
         (
             "a certificate without a key",

@@ -1,10 +1,13 @@
 //! From a report to the network's registry and back, with the real programs.
 
-use std::net::SocketAddr;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rollcall_tests::aios::{AiosStandin, Behaviour};
-use rollcall_tests::bed::{Aggregator, Bed, CLUSTER_ID, PATIENCE, report};
+use rollcall_tests::bed::{Aggregator, Bed, CLUSTER_ID, PATIENCE, exchange, get, report};
 use serde_json::Value;
 
 const ONE_NODE: &str = "expect: {nodes: 1}\n";
@@ -135,7 +138,114 @@ fn kill_9_in_the_middle_of_a_registration_makes_no_second_one() {
         let aggregator = bed.aggregator(&[]);
         wait_for_log(&aggregator, "the cluster is registered");
         assert_eq!(aios.clusters().len(), 1, "{what}");
+        // A second one only if the first was not there yet when the network was looked at.
+        assert!(aios.creates().len() <= 2, "{what}: {}", aios.creates().len());
     }
+}
+
+#[test]
+fn a_cluster_file_that_points_elsewhere_makes_no_second_registration() {
+    let here = AiosStandin::start();
+    let bed = bed_for(&here, ONE_NODE);
+    let mut aggregator = bed.aggregator(&[]);
+    post(&aggregator, &report("node-a", 1));
+    wait_for_log(&aggregator, "the cluster is registered");
+    assert!(aggregator.daemon.terminate().success());
+    let at_home = fs::read_to_string(bed.path("cluster.yaml")).expect("the cluster file");
+
+    // Another network.
+    let there = AiosStandin::start();
+    let elsewhere = at_home
+        .replace(&here.parser_url(), &there.parser_url())
+        .replace(&here.gateway_url(), &there.gateway_url());
+    // Another id in the same network.
+    let renamed = at_home.replace(CLUSTER_ID, "another-cluster");
+    for (what, file) in [("another network", elsewhere), ("another id", renamed)] {
+        bed.write("cluster.yaml", &file);
+        let mut aggregator = bed.aggregator(&[]);
+        wait_for_log(&aggregator, "a person must act");
+        let (phase, detail) = aggregator.target_state();
+        assert_eq!(phase, "refused", "{what}");
+        assert!(detail.contains("would be registered twice"), "{what}: {detail}");
+        assert!(detail.contains(&here.parser_url()), "{what}: {detail}");
+        assert!(aggregator.daemon.terminate().success());
+    }
+    assert_eq!((here.clusters().len(), there.clusters().len()), (1, 0));
+
+    bed.write("cluster.yaml", &at_home);
+    let aggregator = bed.aggregator(&[]);
+    wait_for_log(&aggregator, "the cluster is registered");
+    assert_eq!(here.creates().len(), 1);
+}
+
+#[test]
+fn a_join_command_is_shown_nowhere() {
+    let secret = "kubeadm join 192.0.2.1:6443 --token abcdef.0123456789abcdef";
+    let aios = AiosStandin::start();
+    // A network that repeats what it was sent.
+    aios.set(Behaviour::PolicyRefuses { why: format!("I do not like {secret}") });
+    let bed = bed_for(&aios, ONE_NODE);
+    let file = fs::read_to_string(bed.path("cluster.yaml")).expect("the cluster file");
+    let metadata =
+        format!("  clusterMetadata:\n    additionalInfo:\n      joinCommand: {secret}\ntargets:");
+    bed.write("cluster.yaml", &file.replace("targets:", &metadata));
+    let aggregator = bed.aggregator(&["--log-level", "trace"]);
+    post(&aggregator, &report("node-a", 1));
+    wait_for_log(&aggregator, "a person must act");
+    let sent = aios.creates().first().and_then(rollcall_tests::aios::Recorded::json).expect("sent");
+    assert!(sent.to_string().contains(secret), "it is sent whole");
+
+    let mut shown = aggregator.daemon.lines().join("\n");
+    let commands = [
+        vec!["status"],
+        vec!["status", "--output", "json"],
+        vec!["document"],
+        vec!["document", "aios"],
+        vec!["nodes"],
+    ];
+    for command in commands {
+        let output = aggregator.operate(&command);
+        shown.push_str(&String::from_utf8_lossy(&output.stdout));
+        shown.push_str(&String::from_utf8_lossy(&output.stderr));
+    }
+    shown.push_str(&get(aggregator.admin, "/metrics", "").body);
+    shown.push_str(&String::from_utf8_lossy(
+        &fs::read(bed.path("rollcall.db-wal")).expect("the store's log"),
+    ));
+    assert!(shown.contains("I do not like *** masked ***"), "{shown}");
+    for part in [secret, "abcdef.0123456789abcdef", "192.0.2.1:6443"] {
+        assert!(!shown.contains(part), "{part} in {shown}");
+    }
+}
+
+#[test]
+fn nothing_for_this_machine_goes_through_a_proxy() {
+    let proxy = TcpListener::bind("127.0.0.1:0").expect("a port");
+    proxy.set_nonblocking(true).expect("a setting");
+    let address = format!("http://{}", proxy.local_addr().expect("an address"));
+    let aios = AiosStandin::start();
+    let bed = bed_for(&aios, ONE_NODE);
+    let with_proxy = |command: &mut Command| {
+        for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env(name, &address);
+        }
+    };
+    let aggregator = bed.aggregator_with(&[], with_proxy);
+    let agent = bed.agent_with(&aggregator.intake_url(), &[], with_proxy);
+    agent.wait_for_line(|line| line.contains("accepted the node"), PATIENCE);
+    wait_for_log(&aggregator, "the cluster is registered");
+    let mut command = Command::new(rollcall_tests::process::program("rollcall-aggregator"));
+    with_proxy(&mut command);
+    let token = bed.path("operator-token");
+    let asked = command
+        .args(["status", "--server", &format!("http://{}", aggregator.admin)])
+        .arg("--operator-token-file")
+        .arg(token)
+        .output()
+        .expect("runs");
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    let nobody = proxy.accept().map(|(_, from)| from);
+    assert!(nobody.is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "the proxy was used");
 }
 
 #[test]
@@ -232,6 +342,18 @@ fn an_entry_that_is_not_ours_is_left_alone() {
     assert!(detail.contains("choose another cluster.id"), "{detail}");
     assert_eq!(aios.creates().len(), 1);
     assert_eq!(aios.cluster(CLUSTER_ID), before);
+
+    // A person has it removed, and restarts.
+    let mut aggregator = aggregator;
+    assert!(aggregator.daemon.terminate().success());
+    let gateway: SocketAddr =
+        aios.gateway_url().trim_start_matches("http://").parse().expect("an address");
+    let request = format!(
+        "DELETE /clusters/delete/{CLUSTER_ID} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    );
+    assert_eq!(exchange(gateway, request.as_bytes()).status, 200);
+    let aggregator = bed.aggregator(&[]);
+    wait_for_log(&aggregator, "the cluster is registered");
 }
 
 #[test]

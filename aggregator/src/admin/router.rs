@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use jiff::Timestamp;
 use rollcall_daemon::observe;
 use rollcall_daemon::readiness::Readiness;
-use rollcall_report::{NodeName, Refusal, RefusalCode};
+use rollcall_report::{InvalidNodeName, NodeName, RefusalCode};
 use serde::Deserialize;
 
 use super::access::Access;
 use super::views::{DocumentView, NodesView, StatusView};
 use crate::aggregator::Aggregator;
-use crate::refusal::refuse;
+use crate::cluster_file::Target;
+use crate::refusal::Refused;
 use crate::store::{Write, WriteError};
 
 #[derive(Debug)]
@@ -37,12 +37,7 @@ pub fn router(aggregator: Arc<Aggregator>, access: Access, readiness: Readiness)
         .route("/v1/document", get(document))
         .with_state(Arc::new(Admin { aggregator, access }))
         .merge(open)
-        .fallback(|| async {
-            refuse(&Refusal {
-                code: RefusalCode::NotFound,
-                message: "there is nothing at this path".to_owned(),
-            })
-        })
+        .fallback(|| async { Refused::new(RefusalCode::NotFound, "there is nothing at this path") })
 }
 
 type Peer = ConnectInfo<SocketAddr>;
@@ -51,8 +46,8 @@ async fn nodes(
     State(admin): State<Arc<Admin>>,
     ConnectInfo(peer): Peer,
     headers: HeaderMap,
-) -> Result<Json<NodesView>, Response> {
-    admin.access.read(peer, &headers).map_err(|refusal| refuse(&refusal))?;
+) -> Result<Json<NodesView>, Refused> {
+    admin.access.read(peer, &headers)?;
     Ok(Json(NodesView::of(&admin.aggregator, Timestamp::now())))
 }
 
@@ -60,8 +55,8 @@ async fn status(
     State(admin): State<Arc<Admin>>,
     ConnectInfo(peer): Peer,
     headers: HeaderMap,
-) -> Result<Json<StatusView>, Response> {
-    admin.access.read(peer, &headers).map_err(|refusal| refuse(&refusal))?;
+) -> Result<Json<StatusView>, Refused> {
+    admin.access.read(peer, &headers)?;
     Ok(Json(StatusView::of(&admin.aggregator, Timestamp::now())))
 }
 
@@ -75,42 +70,29 @@ async fn document(
     ConnectInfo(peer): Peer,
     headers: HeaderMap,
     Query(query): Query<DocumentQuery>,
-) -> Result<Json<DocumentView>, Response> {
-    admin.access.read(peer, &headers).map_err(|refusal| refuse(&refusal))?;
-    let targets = &admin.aggregator.file.targets;
-    let target = match query.target {
-        None => None,
-        Some(name) => {
-            let found = targets.iter().find(|target| target.name.as_str() == name);
-            Some(found.ok_or_else(|| {
-                let known: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
-                let message =
-                    format!("there is no target {name:?}; there are: {}", known.join(", "));
-                refuse(&Refusal { code: RefusalCode::NotFound, message })
-            })?)
-        }
-    };
+) -> Result<Json<DocumentView>, Refused> {
+    admin.access.read(peer, &headers)?;
+    let target = query.target.map(|name| admin.target(&name)).transpose()?;
     DocumentView::of(&admin.aggregator, target).map(Json).map_err(|error| {
-        log::error!(error:% = error; "the document cannot be encoded");
-        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        Refused::new(RefusalCode::Other, format!("the document cannot be encoded: {error}"))
     })
 }
 
 async fn forget(
     State(admin): State<Arc<Admin>>,
-    Path(name): Path<NodeName>,
+    Path(name): Path<String>,
     headers: HeaderMap,
-) -> Result<StatusCode, Response> {
-    admin.access.act(&headers).map_err(|refusal| refuse(&refusal))?;
-    let permit = admin.aggregator.store.reserve().await.map_err(|error| not_stored(&error))?;
-    let pending = {
+) -> Result<StatusCode, Refused> {
+    admin.access.act(&headers)?;
+    let name = node_name(&name)?;
+    let permit = admin.aggregator.store.reserve().await.map_err(not_stored)?;
+    let (pending, ticket) = {
         let mut roll = admin.aggregator.roll();
-        if !roll.forget(&name) {
-            return Err(no_such_node(&name));
-        }
-        permit.put(Write::Forget(name.clone()))
+        let ticket = roll.leave(&name).ok_or_else(|| no_such_node(&name))?;
+        (permit.put(Write::Forget(name.clone())), ticket)
     };
-    pending.done().await.map_err(|error| not_stored(&error))?;
+    pending.done().await.map_err(not_stored)?;
+    admin.aggregator.roll().forget(&name, ticket);
     admin.aggregator.roll_changed();
     log::info!(node = name.as_str(); "node forgotten on the operator's word");
     Ok(StatusCode::NO_CONTENT)
@@ -118,26 +100,47 @@ async fn forget(
 
 async fn rebind(
     State(admin): State<Arc<Admin>>,
-    Path(name): Path<NodeName>,
+    Path(name): Path<String>,
     headers: HeaderMap,
-) -> Result<StatusCode, Response> {
-    admin.access.act(&headers).map_err(|refusal| refuse(&refusal))?;
-    let permit = admin.aggregator.store.reserve().await.map_err(|error| not_stored(&error))?;
-    let pending = {
+) -> Result<StatusCode, Refused> {
+    admin.access.act(&headers)?;
+    let name = node_name(&name)?;
+    let permit = admin.aggregator.store.reserve().await.map_err(not_stored)?;
+    let (pending, change) = {
         let mut roll = admin.aggregator.roll();
-        let entry = roll.rebind(&name).ok_or_else(|| no_such_node(&name))?;
-        permit.put(Write::Node { entry: Box::new(entry.clone()), report: None })
+        let change = roll.rebind(&name).ok_or_else(|| no_such_node(&name))?;
+        let entry = Box::new(change.entry.clone());
+        (permit.put(Write::Node { entry, report: None }), change)
     };
-    pending.done().await.map_err(|error| not_stored(&error))?;
+    admin.aggregator.settle(pending, change).await.map_err(not_stored)?;
     log::info!(node = name.as_str(); "the node's next report may come from another machine");
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn no_such_node(name: &NodeName) -> Response {
-    let message = format!("there is no node {name} on the roll");
-    refuse(&Refusal { code: RefusalCode::NotFound, message })
+impl Admin {
+    fn target(&self, name: &str) -> Result<&Target, Refused> {
+        let targets = &self.aggregator.file.targets;
+        targets.iter().find(|target| target.name.as_str() == name).ok_or_else(|| {
+            let known: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            Refused::new(
+                RefusalCode::NotFound,
+                format!("there is no target {name:?}; there are: {known}"),
+            )
+        })
+    }
 }
 
-fn not_stored(error: &WriteError) -> Response {
-    refuse(&Refusal { code: RefusalCode::Unavailable, message: error.to_string() })
+fn node_name(text: &str) -> Result<NodeName, Refused> {
+    text.parse()
+        .map_err(|error: InvalidNodeName| Refused::new(RefusalCode::Malformed, error.to_string()))
+}
+
+fn no_such_node(name: &NodeName) -> Refused {
+    Refused::new(RefusalCode::NotFound, format!("there is no node {name} on the roll"))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
+fn not_stored(error: WriteError) -> Refused {
+    Refused::new(RefusalCode::Unavailable, format!("{error}; nothing was changed, try again"))
 }

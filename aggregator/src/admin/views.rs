@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::aggregator::Aggregator;
 use crate::cluster_file::{Envelope, Target, TargetKind};
-use crate::document::{ClusterDocument, NodeData, assemble};
+use crate::document::{ClusterDocument, NodeData};
 use crate::metrics::NodeCounts;
 use crate::onboarding::gate::Gate;
 use crate::onboarding::state::TargetState;
@@ -138,9 +138,10 @@ pub struct DocumentView {
 impl NodesView {
     /// The roll as it stands.
     pub fn of(aggregator: &Aggregator, now: Timestamp) -> Self {
+        let conflicts = aggregator.conflicts(now);
         let roll = aggregator.roll();
         let nodes = roll.entries().into_iter().map(|entry| node(aggregator, entry, now)).collect();
-        Self { nodes, conflicts: roll.conflicts().map(ToString::to_string).collect() }
+        Self { nodes, conflicts }
     }
 
     /// How many nodes are how.
@@ -155,10 +156,13 @@ impl NodesView {
 }
 
 fn node(aggregator: &Aggregator, entry: &Entry, now: Timestamp) -> NodeView {
-    let file = &aggregator.file;
-    let alone = assemble(&file.cluster, &file.overrides, [(&entry.node_id, &entry.inventory)]);
-    let document_entry = alone.document.nodes.node_data.into_iter().next();
-    let kept_out = alone.incomplete.first().map(ToString::to_string);
+    let mut warnings = Vec::new();
+    let overrides = &aggregator.file.overrides;
+    let built = NodeData::build(&entry.node_id, &entry.inventory, overrides, &mut warnings);
+    let (document_entry, kept_out) = match built {
+        Ok(node) => (Some(node), None),
+        Err(incomplete) => (None, Some(incomplete.to_string())),
+    };
     NodeView {
         name: entry.name.clone(),
         node_id: entry.node_id.clone(),
@@ -174,7 +178,7 @@ fn node(aggregator: &Aggregator, entry: &Entry, now: Timestamp) -> NodeView {
                 since: failing.since,
             })
             .collect(),
-        warnings: alone.warnings.iter().map(ToString::to_string).collect(),
+        warnings: warnings.iter().map(ToString::to_string).collect(),
         agent_version: entry.agent_version.clone(),
         first_seen: entry.first_seen,
         last_seen: entry.last_seen,
@@ -187,10 +191,6 @@ impl StatusView {
     pub fn of(aggregator: &Aggregator, now: Timestamp) -> Self {
         let nodes = NodesView::of(aggregator, now);
         let counts = nodes.counts();
-        let waiting_for = match aggregator.gate(&aggregator.assemble(), now) {
-            Gate::Open => None,
-            Gate::Closed { why, .. } => Some(why),
-        };
         let targets = aggregator.file.targets.iter().map(|target| TargetView {
             name: target.name.to_string(),
             kind: target.kind,
@@ -198,6 +198,12 @@ impl StatusView {
             envelope: target.envelope,
             state: aggregator.target_state(target),
         });
+        let targets: Vec<TargetView> = targets.collect();
+        let is_first = targets.is_empty() || targets.iter().any(|it| it.state.entry_at.is_none());
+        let waiting_for = match aggregator.gate(&aggregator.assemble(), now) {
+            Gate::Closed { why, .. } if is_first => Some(why),
+            Gate::Open | Gate::Closed { .. } => None,
+        };
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster: aggregator.file.cluster.id.to_string(),
@@ -207,7 +213,7 @@ impl StatusView {
             expected_nodes: aggregator.file.expect.map(|expect| expect.nodes),
             waiting_for,
             conflicts: nodes.conflicts,
-            targets: targets.collect(),
+            targets,
         }
     }
 }

@@ -67,8 +67,10 @@ pub(super) fn assemble(args: &AssembleArgs) -> Result<String, AssembleError> {
                 message: format!("node {name} stands in an earlier report already"),
             });
         }
-        roll.admit(report, Digest::of(&[&body]), Timestamp::UNIX_EPOCH)
+        let change = roll
+            .admit(report, Digest::of(&[&body]), Timestamp::UNIX_EPOCH)
             .map_err(|source| AssembleError::Conflict { path: path.clone(), source })?;
+        roll.confirm(change);
     }
     let entries = roll.entries();
     let nodes = entries.iter().map(|entry| (&entry.node_id, &entry.inventory));

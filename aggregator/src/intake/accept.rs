@@ -1,6 +1,9 @@
 //! From a body to the roll: what is unchanged costs a lookup, what is new is stored before it is
 //! answered.
 
+use std::sync::Arc;
+
+use axum::body::Bytes;
 use jiff::Timestamp;
 use rollcall_report::{Assignment, Refusal, RefusalCode};
 
@@ -24,13 +27,12 @@ pub struct Accepted {
 ///
 /// The refusal to answer with; then nothing is changed.
 pub async fn accept(
-    aggregator: &Aggregator,
+    aggregator: &Arc<Aggregator>,
     identity: &Identity,
-    body: &[u8],
+    body: Bytes,
 ) -> Result<Accepted, Refusal> {
-    // It may report for any node; `Roll::admit` holds it to the machine bound at first sight.
-    let Identity::JoinToken = identity;
-    let Outline { node, digest } = outline(body)?;
+    let Outline { node, digest } = outline(&body)?;
+    identity.may_report_for(&node.name)?;
     let now = Timestamp::now();
     let assignment = Assignment {
         node_id: node.proposed_id,
@@ -41,38 +43,27 @@ pub async fn accept(
         return Ok(Accepted { assignment, changed: false });
     }
 
-    let report = parse(body)?;
+    let report = parse(&body)?;
     let permit = aggregator.store.reserve().await.map_err(|error| unavailable(&error))?;
-    let (pending, is_new) = {
+    let (pending, change) = {
         // Admission and the place in the store's queue go together, so that the store sees a
         // node's reports in the order in which the roll took them.
         let mut roll = aggregator.roll();
         match roll.admit(report, digest, now) {
-            Ok(entry) => {
-                let write =
-                    Write::Node { entry: Box::new(entry.clone()), report: Some(body.to_vec()) };
-                (permit.put(write), entry.first_seen == now)
+            Ok(change) => {
+                let entry = Box::new(change.entry.clone());
+                (permit.put(Write::Node { entry, report: Some(body.to_vec()) }), change)
             }
             Err(conflict) => {
                 let message = conflict.to_string();
-                if roll.note_conflict(conflict) {
+                if roll.note_conflict(conflict, now) {
                     log::warn!(node = node.name.as_str(); "report refused: {message}");
                 }
                 return Err(Refusal { code: RefusalCode::IdentityConflict, message });
             }
         }
     };
-    pending.done().await.map_err(|error| {
-        log::error!(node = node.name.as_str(), error:% = error; "a report could not be stored");
-        unavailable(&error)
-    })?;
-    aggregator.roll().stored(&node.name, digest);
-    aggregator.roll_changed();
-    if is_new {
-        log::info!(node = node.name.as_str(), node_id = assignment.node_id.as_str(); "a new node is on the roll");
-    } else {
-        log::debug!(node = node.name.as_str(); "a node's report has changed");
-    }
+    aggregator.settle(pending, change).await.map_err(|error| unavailable(&error))?;
     Ok(Accepted { assignment, changed: true })
 }
 

@@ -5,7 +5,7 @@
 //! (Kubernetes' service account tokens, client certificates) are further [`Identity`]s.
 
 use axum::http::HeaderMap;
-use rollcall_report::Refusal;
+use rollcall_report::{NodeName, Refusal};
 
 use crate::tokens::Tokens;
 
@@ -14,6 +14,20 @@ use crate::tokens::Tokens;
 pub enum Identity {
     /// The bearer knows the join token, and may report for any node.
     JoinToken,
+}
+
+impl Identity {
+    /// Whether the bearer may report for a node at all. What binds a node to one machine comes
+    /// later, in `Roll::admit`.
+    ///
+    /// # Errors
+    ///
+    /// The refusal to answer with.
+    pub fn may_report_for(&self, _node: &NodeName) -> Result<(), Refusal> {
+        match self {
+            Self::JoinToken => Ok(()),
+        }
+    }
 }
 
 /// The ways to report that are switched on.

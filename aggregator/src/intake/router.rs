@@ -1,4 +1,4 @@
-//! The intake's HTTP side: bounds, status codes, error bodies.
+//! The intake's HTTP side: bounds on size and time, status codes, counting.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,15 +9,15 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use rollcall_report::{Assignment, MAX_REPORT_BYTES, REPORTS_PATH, Refusal, RefusalCode};
+use rollcall_report::{MAX_REPORT_BYTES, REPORTS_PATH, Refusal, RefusalCode};
 
-use super::accept::accept;
+use super::accept::{Accepted, accept};
 use super::authenticate::Authenticator;
 use crate::aggregator::Aggregator;
-use crate::refusal::refuse;
+use crate::refusal::Refused;
 
-/// How long a request may take from its headers to its answer.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a report may take to arrive, from its headers to its last byte.
+const READ_DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 struct Intake {
@@ -34,31 +34,33 @@ pub fn router(aggregator: Arc<Aggregator>, authenticator: Authenticator) -> Rout
 }
 
 async fn report(State(intake): State<Arc<Intake>>, request: Request) -> Response {
-    let outcome = tokio::time::timeout(DEADLINE, take(&intake, request)).await;
-    let outcome = outcome.unwrap_or_else(|_elapsed| {
-        let message = format!("the report did not arrive within {} s", DEADLINE.as_secs());
-        Err(Refusal { code: RefusalCode::TooSlow, message })
-    });
-    match outcome {
-        Ok((assignment, changed)) => {
+    match intake.take(request).await {
+        Ok(Accepted { assignment, changed }) => {
             intake.aggregator.metrics.report(if changed { "changed" } else { "unchanged" });
             Json(assignment).into_response()
         }
         Err(refusal) => {
             intake.aggregator.metrics.report(refusal.code.as_str());
-            refuse(&refusal)
+            Refused(refusal).into_response()
         }
     }
 }
 
-async fn take(intake: &Intake, request: Request) -> Result<(Assignment, bool), Refusal> {
-    let (head, body) = request.into_parts();
-    let identity = intake.authenticator.authenticate(&head.headers)?;
-    let body = read(&head.headers, body).await?;
-    let arrived = Instant::now();
-    let accepted = accept(&intake.aggregator, &identity, &body).await?;
-    intake.aggregator.metrics.report_took(arrived.elapsed().as_secs_f64());
-    Ok((accepted.assignment, accepted.changed))
+impl Intake {
+    async fn take(&self, request: Request) -> Result<Accepted, Refusal> {
+        let (head, body) = request.into_parts();
+        let identity = self.authenticator.authenticate(&head.headers)?;
+        let read = tokio::time::timeout(READ_DEADLINE, read(&head.headers, body)).await;
+        let body = read.unwrap_or_else(|_elapsed| {
+            let seconds = READ_DEADLINE.as_secs();
+            let message = format!("the report did not arrive within {seconds} s");
+            Err(Refusal { code: RefusalCode::TooSlow, message })
+        })?;
+        let arrived = Instant::now();
+        let accepted = accept(&self.aggregator, &identity, body).await?;
+        self.aggregator.metrics.report_took(arrived.elapsed().as_secs_f64());
+        Ok(accepted)
+    }
 }
 
 async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
@@ -89,7 +91,7 @@ async fn no_such_method() -> Response {
     (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")], Json(refusal)).into_response()
 }
 
-async fn no_such_path() -> Response {
+async fn no_such_path() -> Refused {
     let message = format!("this is rollcall's intake for reports: POST {REPORTS_PATH}");
-    refuse(&Refusal { code: RefusalCode::NotFound, message })
+    Refused::new(RefusalCode::NotFound, message)
 }

@@ -6,15 +6,21 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::plan::{Held, Situation, Step, after_reply, next};
+use super::plan::{Situation, Step, after_reply, next};
 use super::state::{Phase, TargetState};
 use crate::aggregator::Aggregator;
 use crate::cluster_file::Target;
+use crate::digest::Digest;
 use crate::store::{Event, Write, WriteError};
+use crate::targets::Held;
 use crate::targets::aios::{Client, Submission};
 
 /// How long to leave a store alone that did not take a write.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Changes that come close together are looked at together: assembling costs as much for one as
+/// for a thousand.
+const GATHERING: Duration = Duration::from_millis(500);
 
 /// Brings one target's registry in line with the roll, for as long as the aggregator runs.
 #[derive(Debug)]
@@ -23,7 +29,10 @@ pub struct Executor {
     target: Target,
     client: Client,
     state: TargetState,
-    held: Held,
+    /// What the network was seen to hold, and what it was compared with.
+    seen: Option<(Digest, Held)>,
+    /// The last failure that was logged, so that it is not said at every try.
+    told: Option<String>,
 }
 
 impl Executor {
@@ -31,7 +40,7 @@ impl Executor {
     pub fn new(aggregator: Arc<Aggregator>, target: Target, client: Client) -> Self {
         let state = aggregator.target_state(&target);
         aggregator.show_target_state(&target, state.clone());
-        Self { aggregator, target, client, state, held: Held::NotRead }
+        Self { aggregator, target, client, state, seen: None, told: None }
     }
 
     /// Runs until dropped. Dropping it at any point is like a crash: nothing is lost or doubled.
@@ -60,12 +69,18 @@ impl Executor {
                     return Ok(());
                 }
             };
+        // What was seen for another document says nothing of this one.
+        let held = match self.seen.take() {
+            Some((about, held)) if about == submission.wanted => held,
+            _ => Held::NotRead,
+        };
         let step = next(&Situation {
             state: &self.state,
             gate: &gate,
-            document: submission.digest,
+            destination: &submission.destination,
+            wanted: submission.wanted,
             obstacle: submission.obstacle.as_deref(),
-            held: &self.held,
+            held: &held,
             now,
             dice: fastrand::f64(),
         });
@@ -73,23 +88,16 @@ impl Executor {
             Step::Rest => changed(roll, None).await,
             Step::RestUntil(at) => changed(roll, Some(at)).await,
             Step::Read => {
-                let installation = self.aggregator.installation.to_string();
-                self.held = self.client.read(&submission.document, &installation).await;
+                let held = self.client.read(&submission).await;
+                self.seen = Some((submission.wanted, held));
             }
             Step::Create(state) => {
                 self.settle(state).await?;
-                self.held = Held::NotRead;
-                let verdict = self.client.create(&submission.document).await;
+                let verdict = self.client.create(&submission).await;
                 self.aggregator.metrics.submission(&self.target.name, &verdict);
-                log::debug!(target_name = self.target.name.as_str(), verdict = verdict.as_str();
-                    "the registration was answered");
-                let state = after_reply(&self.state, &verdict, Timestamp::now());
-                self.settle(state).await?;
+                self.state = after_reply(&self.state, &verdict);
             }
-            Step::Settle(state) => {
-                self.held = Held::NotRead;
-                self.settle(state).await?;
-            }
+            Step::Settle(state) => self.settle(state).await?,
         }
         Ok(())
     }
@@ -98,46 +106,56 @@ impl Executor {
     async fn settle(&mut self, state: TargetState) -> Result<(), WriteError> {
         let news = state.phase != self.state.phase
             || state.detail != self.state.detail
-            || state.document != self.state.document;
+            || state.about != self.state.about
+            || state.entry_at != self.state.entry_at;
         if news {
             let event = Event {
                 at: Timestamp::now(),
                 what: state.phase.to_string(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                document: state.document,
+                about: state.about,
                 detail: state.detail.clone(),
             };
             let name = self.target.name.to_string();
             let write = Write::Target { name, state: Box::new(state.clone()), event };
             self.aggregator.store.write(write).await?;
-            log(&self.target, &self.state, &state);
+            self.log(&state);
         }
         self.aggregator.show_target_state(&self.target, state.clone());
         self.state = state;
         Ok(())
     }
-}
 
-/// One line a change; the same words are not said twice.
-fn log(target: &Target, before: &TargetState, state: &TargetState) {
-    let (name, phase) = (target.name.as_str(), state.phase.as_str());
-    let detail = state.detail.as_deref().unwrap_or_default();
-    match state.phase {
-        Phase::Registered => log::info!(
-            target_name = name, parser = target.parser_url.as_str();
-            "the cluster is registered"
-        ),
-        Phase::Waiting => log::info!(target_name = name, detail; "waiting"),
-        Phase::Submitting if before.phase != Phase::Submitting => {
-            log::info!(target_name = name, parser = target.parser_url.as_str(); "registering");
+    /// One line a change; a failure that goes on is told once.
+    fn log(&mut self, state: &TargetState) {
+        let (name, phase) = (self.target.name.as_str(), state.phase.as_str());
+        let url = self.target.parser_url.as_str();
+        let detail = state.detail.as_deref().unwrap_or_default();
+        let trouble = state.failing_since.and(state.detail.clone());
+        match state.phase {
+            Phase::Submitting if state.failing_since.is_none() => {
+                log::info!(target_name = name, url; "registering");
+            }
+            Phase::Submitting | Phase::Failing if trouble.is_none() || trouble == self.told => {
+                log::debug!(target_name = name, phase, detail; "still not registered");
+            }
+            Phase::Submitting => {
+                log::warn!(target_name = name, detail; "what became of the registration is not known yet");
+            }
+            Phase::Failing => {
+                log::warn!(target_name = name, detail; "not registered, trying again");
+            }
+            Phase::Waiting => log::info!(target_name = name, detail; "waiting"),
+            Phase::Registered => log::info!(target_name = name, url; "the cluster is registered"),
+            Phase::Drifted => {
+                log::warn!(target_name = name, detail; "the registration has drifted");
+            }
+            Phase::Refused | Phase::Foreign => {
+                log::error!(target_name = name, phase, detail; "not registered, a person must act");
+            }
         }
-        Phase::Submitting => {
-            log::warn!(target_name = name, detail; "what became of the registration is not known yet");
-        }
-        Phase::Drifted => log::warn!(target_name = name, detail; "the registration has drifted"),
-        Phase::Failing => log::warn!(target_name = name, detail; "not registered, trying again"),
-        Phase::Refused | Phase::Foreign => {
-            log::error!(target_name = name, phase, detail; "not registered, a person must act");
+        if state.failing_since.is_none() || trouble.is_some() {
+            self.told = trouble;
         }
     }
 }
@@ -158,6 +176,7 @@ async fn changed(roll: &mut watch::Receiver<u64>, until: Option<Timestamp>) {
         outcome = roll.changed() => {
             // The sender lives as long as the aggregator, which this holds.
             debug_assert!(outcome.is_ok(), "the roll is still there");
+            tokio::time::sleep(GATHERING).await;
         }
     }
 }

@@ -1,80 +1,30 @@
 //! What to do next for a target. Pure; the clock and the dice come from the caller.
 //!
-//! Two rules keep a cluster from being registered twice: a create is planned only right after the
-//! network was seen to hold no entry of our id, and whatever the reply to a create says, what the
-//! network holds is read before anything else is done.
+//! Three rules keep a cluster from being registered twice: a create is planned only right after the
+//! network was seen to hold no entry of our id; whatever the reply to a create says, what the
+//! network holds is read before anything else is done; and where an entry of ours is, or may be, is
+//! not forgotten until it was seen that there is none.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::gate::Gate;
-use super::state::{Phase, TargetState};
+use super::state::{Phase, Reply, TargetState};
 use crate::digest::Digest;
+use crate::targets::{Destination, Held, Verdict};
 
 /// After this many creates that the registry itself answered with an error, it is taken at its word.
 pub const MAX_REJECTIONS: u32 = 5;
 
-/// How long a difference is left before the network is looked at again.
-const DRIFT_RECHECK: Duration = Duration::from_mins(1);
+/// How long a difference is left, and a refusal stands, before the network is asked again, however
+/// often the document changes meanwhile.
+const PAUSE: Duration = Duration::from_mins(1);
+/// How often to look whether somebody else's entry is gone.
+const FOREIGN_RECHECK: Duration = Duration::from_mins(5);
 
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_mins(5);
-
-/// What the network was seen to hold under our id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Held {
-    /// Not looked at since the last step that may have changed it.
-    NotRead,
-    /// No entry.
-    Absent,
-    /// Our entry, with how it differs from our document, in words; none: it is equal.
-    Ours {
-        /// One line a difference.
-        differences: Vec<String>,
-    },
-    /// An entry that is not ours.
-    Foreign,
-    /// It could not be read.
-    Unreadable {
-        /// What was tried and what came back.
-        words: String,
-    },
-}
-
-/// What a reply to a create is worth.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// It says that the entry was made.
-    Accepted,
-    /// It says that the entry will never be made like this; a person must act.
-    Refused {
-        /// What was sent, what came back, what it means, what to do.
-        words: String,
-    },
-    /// The registry itself answered with an error that does not say why.
-    Rejected {
-        /// What was sent, what came back, what it means.
-        words: String,
-    },
-    /// There was no answer from the registry.
-    Unanswered {
-        /// What was sent, what came back, what it means.
-        words: String,
-    },
-}
-
-impl Verdict {
-    /// The verdict's name in metrics.
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Refused { .. } => "refused",
-            Self::Rejected { .. } => "rejected",
-            Self::Unanswered { .. } => "unanswered",
-        }
-    }
-}
 
 /// All that a decision is made of.
 #[derive(Debug)]
@@ -83,11 +33,13 @@ pub struct Situation<'a> {
     pub state: &'a TargetState,
     /// Whether enough nodes have reported.
     pub gate: &'a Gate,
-    /// The document that should be registered.
-    pub document: Digest,
+    /// Where the document belongs.
+    pub destination: &'a Destination,
+    /// The document and its destination, in one digest.
+    pub wanted: Digest,
     /// Why the document must not be sent at all, if so.
     pub obstacle: Option<&'a str>,
-    /// What the network holds.
+    /// What the network holds, seen for exactly this document and destination.
     pub held: &'a Held,
     /// The time.
     pub now: Timestamp,
@@ -112,53 +64,123 @@ pub enum Step {
 
 /// Decides the next step.
 pub fn next(situation: &Situation<'_>) -> Step {
-    let Situation { state, gate, document, obstacle, held, now, .. } = *situation;
+    let Situation { state, gate, obstacle, held, now, .. } = *situation;
+    let is_settled = matches!(state.phase, Phase::Registered | Phase::Refused);
+    if is_settled && state.about == Some(situation.wanted) {
+        return Step::Rest;
+    }
+    if let Some(at) = state.next_try.filter(|at| *at > now) {
+        return Step::RestUntil(at);
+    }
     // A registration may be out there: find out before anything else.
-    if state.phase == Phase::Submitting {
-        return match held {
-            Held::NotRead => read_when_due(situation),
-            Held::Absent => Step::Settle(not_created(situation)),
-            _ => settle(situation),
-        };
-    }
-    if matches!(state.phase, Phase::Waiting | Phase::Failing)
-        && let Gate::Closed { why, opens } = gate
-    {
-        return wait(situation, why, *opens);
-    }
-    let same = state.document == Some(document);
-    if let Some(obstacle) = obstacle {
-        if same && state.phase == Phase::Refused {
-            return Step::Rest;
+    if state.phase != Phase::Submitting {
+        if state.entry_at.is_none()
+            && let Gate::Closed { why, opens } = gate
+        {
+            return wait(situation, why, *opens);
         }
-        return Step::Settle(enter(situation, Phase::Refused, Some(obstacle.to_owned())));
-    }
-    match state.phase {
-        Phase::Registered | Phase::Refused | Phase::Foreign if same => return Step::Rest,
-        // Its next look was set for another document.
-        Phase::Drifted if !same => {}
-        _ => {
-            if let Some(at) = state.next_try.filter(|at| *at > now) {
-                return Step::RestUntil(at);
-            }
+        if let Some(obstacle) = obstacle {
+            return Step::Settle(refuse(situation, obstacle.to_owned()));
         }
     }
-    match (held, gate) {
-        (Held::NotRead, _) => Step::Read,
-        (Held::Absent, Gate::Closed { why, opens }) => wait(situation, why, *opens),
-        (Held::Absent, Gate::Open) => Step::Create(TargetState {
-            attempts: state.attempts,
-            rejections: if same { state.rejections } else { 0 },
-            ..enter(situation, Phase::Submitting, None)
+    match held {
+        Held::NotRead => Step::Read,
+        Held::Absent => absent(situation),
+        Held::Ours { differences } if differences.is_empty() => Step::Settle(TargetState {
+            entry_at: Some(situation.destination.clone()),
+            ..enter(situation, Phase::Registered, None)
         }),
-        _ => settle(situation),
+        Held::Ours { differences } => Step::Settle(TargetState {
+            entry_at: Some(situation.destination.clone()),
+            next_try: after(now, PAUSE),
+            ..enter(
+                situation,
+                Phase::Drifted,
+                Some(format!("the network's entry differs: {}", differences.join("; "))),
+            )
+        }),
+        Held::Foreign => Step::Settle(TargetState {
+            entry_at: elsewhere(situation).cloned(),
+            next_try: after(now, FOREIGN_RECHECK),
+            ..enter(
+                situation,
+                Phase::Foreign,
+                Some(
+                    "the network holds an entry of this id that this installation did not make: choose another cluster.id, or have the entry removed"
+                        .to_owned(),
+                ),
+            )
+        }),
+        Held::Unreadable { words } => {
+            // A registration whose fate is unknown stays one: it must not be sent again unread.
+            let phase = match state.phase {
+                Phase::Submitting => Phase::Submitting,
+                _ => Phase::Failing,
+            };
+            Step::Settle(TargetState {
+                reply: state.reply.clone(),
+                ..try_again(situation, phase, words.clone())
+            })
+        }
     }
 }
 
-/// A look is put off after one that failed.
-fn read_when_due(situation: &Situation<'_>) -> Step {
-    let due = situation.state.next_try.filter(|at| *at > situation.now);
-    due.map_or(Step::Read, Step::RestUntil)
+/// Notes the reply to a create. What became of it is seen by reading.
+pub fn after_reply(state: &TargetState, verdict: &Verdict) -> TargetState {
+    let reply = |words: &String, is_final| Some(Reply { words: words.clone(), is_final });
+    let (reply, rejected) = match verdict {
+        Verdict::Accepted => (None, 0),
+        Verdict::Refused { words } => (reply(words, true), 0),
+        Verdict::Rejected { words } => (reply(words, false), 1),
+        Verdict::Unanswered { words } => (reply(words, false), 0),
+    };
+    TargetState { reply, rejections: state.rejections.saturating_add(rejected), ..state.clone() }
+}
+
+/// The network holds no entry of our id.
+fn absent(situation: &Situation<'_>) -> Step {
+    let Situation { state, gate, destination, .. } = *situation;
+    if let Some(former) = elsewhere(situation) {
+        let words = format!(
+            "the cluster is, or may be, registered as {} at {}, and would be registered twice: set id and URLs back, or have that entry removed and give this target another name",
+            former.cluster_id, former.create_url
+        );
+        return Step::Settle(refuse(situation, words));
+    }
+    if state.phase == Phase::Submitting {
+        return Step::Settle(TargetState { entry_at: None, ..not_created(situation) });
+    }
+    match gate {
+        Gate::Closed { why, opens } => wait(situation, why, *opens),
+        Gate::Open => Step::Create(TargetState {
+            entry_at: Some(destination.clone()),
+            failing_since: state.failing_since,
+            attempts: state.attempts,
+            rejections: if state.about == Some(situation.wanted) { state.rejections } else { 0 },
+            ..enter(situation, Phase::Submitting, None)
+        }),
+    }
+}
+
+/// A create was sent, and there is no entry.
+fn not_created(situation: &Situation<'_>) -> TargetState {
+    let state = situation.state;
+    let Some(Reply { words, is_final }) = state.reply.clone() else {
+        let words = "a registration was sent, and the network holds no entry of it";
+        return try_again(situation, Phase::Failing, words.to_owned());
+    };
+    if is_final {
+        refuse(situation, words)
+    } else if state.rejections >= MAX_REJECTIONS {
+        refuse(situation, format!("given up after {} tries: {words}", state.rejections))
+    } else {
+        try_again(situation, Phase::Failing, words)
+    }
+}
+
+/// Where an entry of ours is, or may be, if that is not where the document belongs now.
+fn elsewhere<'a>(situation: &Situation<'a>) -> Option<&'a Destination> {
+    situation.state.entry_at.as_ref().filter(|former| *former != situation.destination)
 }
 
 fn wait(situation: &Situation<'_>, why: &str, opens: Option<Timestamp>) -> Step {
@@ -170,77 +192,19 @@ fn wait(situation: &Situation<'_>, why: &str, opens: Option<Timestamp>) -> Step 
     Step::Settle(TargetState { detail: Some(why.to_owned()), ..TargetState::new(since) })
 }
 
-/// The state after the reply to a create: still submitting unless the reply is a clear no.
-pub fn after_reply(state: &TargetState, verdict: &Verdict, now: Timestamp) -> TargetState {
-    match verdict {
-        Verdict::Accepted => TargetState { detail: None, ..state.clone() },
-        Verdict::Refused { words } => TargetState {
-            phase: Phase::Refused,
-            since: now,
-            detail: Some(words.clone()),
-            ..state.clone()
-        },
-        Verdict::Rejected { words } => TargetState {
-            detail: Some(words.clone()),
-            rejections: state.rejections.saturating_add(1),
-            ..state.clone()
-        },
-        Verdict::Unanswered { words } => {
-            TargetState { detail: Some(words.clone()), ..state.clone() }
-        }
+fn refuse(situation: &Situation<'_>, words: String) -> TargetState {
+    TargetState {
+        next_try: after(situation.now, PAUSE),
+        ..enter(situation, Phase::Refused, Some(words))
     }
-}
-
-/// What follows from an entry that was seen, or from a network that could not be read.
-fn settle(situation: &Situation<'_>) -> Step {
-    Step::Settle(match situation.held {
-        Held::Ours { differences } if differences.is_empty() => {
-            enter(situation, Phase::Registered, None)
-        }
-        Held::Ours { differences } => TargetState {
-            next_try: after(situation.now, DRIFT_RECHECK),
-            ..enter(
-                situation,
-                Phase::Drifted,
-                Some(format!("the network's entry differs: {}", differences.join("; "))),
-            )
-        },
-        Held::Foreign => enter(
-            situation,
-            Phase::Foreign,
-            Some(
-                "the network holds an entry of this id that this installation did not make: choose another cluster.id, or have the entry removed"
-                    .to_owned(),
-            ),
-        ),
-        Held::Unreadable { words } => {
-            // A registration whose fate is unknown stays one: it must not be sent again unread.
-            let phase = match situation.state.phase {
-                Phase::Submitting => Phase::Submitting,
-                _ => Phase::Failing,
-            };
-            try_again(situation, phase, words.clone())
-        }
-        Held::NotRead | Held::Absent => return Step::Read,
-    })
-}
-
-/// A create was sent, and there is no entry.
-fn not_created(situation: &Situation<'_>) -> TargetState {
-    let state = situation.state;
-    let words = state.detail.clone().unwrap_or_else(|| {
-        "a registration was sent, and the network holds no entry of it".to_owned()
-    });
-    if state.rejections >= MAX_REJECTIONS {
-        let words = format!("given up after {} tries: {words}", state.rejections);
-        return TargetState { rejections: 0, ..enter(situation, Phase::Refused, Some(words)) };
-    }
-    try_again(situation, Phase::Failing, words)
 }
 
 fn try_again(situation: &Situation<'_>, phase: Phase, words: String) -> TargetState {
     let state = situation.state;
+    let failing_since = state.failing_since.unwrap_or(situation.now);
     TargetState {
+        since: if phase == Phase::Failing { failing_since } else { state.since },
+        failing_since: Some(failing_since),
         attempts: state.attempts.saturating_add(1),
         rejections: state.rejections,
         next_try: after(situation.now, backoff(state.attempts, situation.dice)),
@@ -250,8 +214,15 @@ fn try_again(situation: &Situation<'_>, phase: Phase, words: String) -> TargetSt
 
 /// The state on entering a phase; one that is in it already keeps its `since`.
 fn enter(situation: &Situation<'_>, phase: Phase, detail: Option<String>) -> TargetState {
-    let since = if situation.state.phase == phase { situation.state.since } else { situation.now };
-    TargetState { detail, document: Some(situation.document), phase, ..TargetState::new(since) }
+    let state = situation.state;
+    let since = if state.phase == phase { state.since } else { situation.now };
+    TargetState {
+        phase,
+        detail,
+        about: Some(situation.wanted),
+        entry_at: state.entry_at.clone(),
+        ..TargetState::new(since)
+    }
 }
 
 /// Capped exponential backoff, spread by a fifth to either side.

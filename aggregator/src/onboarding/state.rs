@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::targets::Destination;
 
 /// Where a target stands, as it is stored and shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,18 +19,38 @@ pub struct TargetState {
     /// Why, in words for the person who must act; the network's own words where it had any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// The document that this is about.
+    /// What this is about: the document and where it belongs, in one digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub document: Option<Digest>,
+    pub about: Option<Digest>,
+    /// Where an entry of ours is, or may be: set before a registration leaves, and taken back only
+    /// when it was seen that there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry_at: Option<Destination>,
+    /// The reply to the registration whose fate is being looked into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<Reply>,
+    /// Since when it has been failing, over all tries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Timestamp>,
     /// Tries in a row that came to nothing.
     #[serde(default)]
     pub attempts: u32,
     /// Those among them that the registry answered with an error of its own.
     #[serde(default)]
     pub rejections: u32,
-    /// When the next try is due.
+    /// Nothing is tried before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_try: Option<Timestamp>,
+}
+
+/// What a network said to a registration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reply {
+    /// What was sent, what came back, what it means.
+    pub words: String,
+    /// Whether trying again is of no use.
+    pub is_final: bool,
 }
 
 impl TargetState {
@@ -39,18 +60,33 @@ impl TargetState {
             phase: Phase::Waiting,
             since: now,
             detail: None,
-            document: None,
+            about: None,
+            entry_at: None,
+            reply: None,
+            failing_since: None,
             attempts: 0,
             rejections: 0,
             next_try: None,
         }
     }
 
-    /// The state to start with after a restart. A refusal is tried once more: whoever restarts may
-    /// have mended its cause at the other end, where it cannot be seen from here.
+    /// The state to start with after a restart. What waits for a person is looked at once more:
+    /// whoever restarts may have mended it at the other end, where it cannot be seen from here.
     #[must_use]
     pub fn after_restart(self, now: Timestamp) -> Self {
-        if self.phase == Phase::Refused { Self::new(now) } else { self }
+        match self.phase {
+            Phase::Refused | Phase::Foreign => Self { entry_at: self.entry_at, ..Self::new(now) },
+            _ => Self { next_try: None, ..self },
+        }
+    }
+
+    /// The phase as a monitoring system should see it: a target that fails is failing while it
+    /// tries again, too.
+    pub const fn observed_phase(&self) -> Phase {
+        match (self.phase, self.failing_since) {
+            (Phase::Submitting, Some(_)) => Phase::Failing,
+            (phase, _) => phase,
+        }
     }
 }
 
@@ -66,7 +102,7 @@ pub enum Phase {
     Registered,
     /// The network holds an entry of ours that differs from what the cluster has now.
     Drifted,
-    /// The network refused. A person must act; nothing is tried until the document changes.
+    /// It cannot go on like this. A person must act; nothing is tried until the document changes.
     Refused,
     /// It did not work, and is tried again.
     Failing,

@@ -1,7 +1,7 @@
 //! The SQLite database: one file on a local disk, write-ahead log, one writer.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -200,8 +200,11 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: path.to_owned() }),
         Err(TryLockError::Error(source)) => return Err(io(source)),
     }
-    // SQLite gives its own files beside the database the database's mode.
-    private(path).map_err(io)?;
+    // SQLite gives its own files beside the database the database's mode. One that is there already
+    // keeps its content and loses what others might do with it.
+    private(path)
+        .and_then(|database| database.set_permissions(Permissions::from_mode(0o600)))
+        .map_err(io)?;
     Ok(lock)
 }
 

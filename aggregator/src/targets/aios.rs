@@ -5,13 +5,14 @@
 mod client;
 mod compare;
 mod reply;
+mod secrets;
 
 use rollcall_daemon::http::is_confidential;
 use rollcall_report::clean_text;
-use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::Destination;
 use crate::cluster_file::{Envelope, Target};
 use crate::digest::Digest;
 use crate::document::ClusterDocument;
@@ -19,26 +20,25 @@ use crate::document::ClusterDocument;
 pub use client::{Client, SetUpError};
 pub use compare::differences;
 pub use reply::{judge_create, judge_read};
+pub use secrets::mask;
 
 /// The key in `clusterMetadata.additionalInfo` by which an installation knows its own entry.
 pub const INSTALLATION_KEY: &str = "rollcallInstallation";
 
-/// Free-form key that AIOS's documentation gives kubeadm's join command, which holds a token.
-const JOIN_COMMAND: [&str; 3] = ["clusterMetadata", "additionalInfo", "joinCommand"];
-
 /// How much of a foreign text is shown.
 const SHOWN_CHARS: usize = 400;
-
-/// What stands in the place of a secret that is not shown.
-pub const MASK: &str = "*** masked ***";
 
 /// What is to be registered, as it will be sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Submission {
-    /// The document.
+    /// The document, with the installation's mark.
     pub document: ClusterDocument,
-    /// Digest of the document's bytes.
-    pub digest: Digest,
+    /// Identifies this installation's entries.
+    pub installation: String,
+    /// Where it belongs.
+    pub destination: Destination,
+    /// Document and destination in one digest.
+    pub wanted: Digest,
     /// Why it must not be sent, if so.
     pub obstacle: Option<String>,
 }
@@ -54,13 +54,24 @@ impl Submission {
         installation: Uuid,
         target: &Target,
     ) -> serde_json::Result<Self> {
+        let installation = installation.to_string();
         let info = document.cluster_metadata.entry("additionalInfo").or_insert_with(|| json!({}));
+        // The cluster file takes nothing but a mapping here.
         if let Value::Object(info) = info {
-            info.insert(INSTALLATION_KEY.to_owned(), installation.to_string().into());
+            info.insert(INSTALLATION_KEY.to_owned(), installation.clone().into());
         }
-        let digest = Digest::of(&[&serde_json::to_vec(&document)?]);
+        let destination = Destination {
+            cluster_id: document.id.clone(),
+            create_url: target.parser_url.to_string(),
+            read_url: target.gateway_url.to_string(),
+        };
+        let wanted = Digest::of(&[
+            &serde_json::to_vec(&document)?,
+            destination.create_url.as_bytes(),
+            destination.read_url.as_bytes(),
+        ]);
         let obstacle = obstacle(&document, target);
-        Ok(Self { document, digest, obstacle })
+        Ok(Self { document, installation, destination, wanted, obstacle })
     }
 }
 
@@ -70,55 +81,26 @@ impl Submission {
 ///
 /// When the document cannot be encoded.
 pub fn body(document: &ClusterDocument, envelope: Envelope) -> serde_json::Result<Vec<u8>> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Header {
-        template_uri: &'static str,
-        parameters: serde_json::Map<String, Value>,
-    }
     match envelope {
         Envelope::Flat => serde_json::to_vec(document),
-        Envelope::ParserV1 => {
-            let header = Header { template_uri: "Parser/V1", parameters: serde_json::Map::new() };
-            serde_json::to_vec(&json!({
-                "header": header,
-                "body": {"spec": {"values": document}},
-            }))
-        }
-    }
-}
-
-/// Replaces the document's secrets. `true`: there was one.
-pub fn mask(document: &mut ClusterDocument) -> bool {
-    let [_, info, command] = JOIN_COMMAND;
-    let secret = document
-        .cluster_metadata
-        .get_mut(info)
-        .and_then(|info| info.get_mut(command))
-        .filter(|command| !is_empty(command));
-    match secret {
-        Some(command) => {
-            *command = MASK.into();
-            true
-        }
-        None => false,
+        Envelope::ParserV1 => serde_json::to_vec(&json!({
+            "header": {"templateUri": "Parser/V1", "parameters": {}},
+            "body": {"spec": {"values": document}},
+        })),
     }
 }
 
 fn obstacle(document: &ClusterDocument, target: &Target) -> Option<String> {
-    let mut masked = document.clone();
-    if target.insecure_http || is_confidential(&target.parser_url) || !mask(&mut masked) {
+    if target.insecure_http || secrets::values(document).is_empty() {
         return None;
     }
+    // Reading the entry back brings its secrets along.
+    let open =
+        [&target.parser_url, &target.gateway_url].into_iter().find(|url| !is_confidential(url))?;
     Some(format!(
-        "{} holds a secret, and {} is plain HTTP to another machine: use https, leave the secret out, or set insecureHttp: true for this target",
-        JOIN_COMMAND.join("."),
-        target.parser_url
+        "the document holds a secret ({}), and {open} is plain HTTP to another machine: use https, leave the secret out, or set insecureHttp: true for this target",
+        secrets::NAMES
     ))
-}
-
-fn is_empty(value: &Value) -> bool {
-    value.is_null() || value.as_str().is_some_and(str::is_empty)
 }
 
 /// A foreign text, cleaned of control characters and short enough to show.

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request};
 use rollcall_daemon::http::{BodyError, ClientError, client_builder, read_bounded};
 use rollcall_report::error_chain;
 use thiserror::Error;
 use url::Url;
 
-use super::{body, judge_create, judge_read};
+use super::secrets::redact;
+use super::{Submission, body, judge_create, judge_read};
 use crate::cluster_file::{Envelope, Target};
-use crate::document::ClusterDocument;
-use crate::onboarding::plan::{Held, Verdict};
+use crate::targets::{Held, Verdict};
 
 /// How long a request may take as a whole.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,10 +23,16 @@ const MAX_REPLY_BYTES: usize = 16 * 1024 * 1024;
 /// Talks to the parser and the gateway of one AIOS network.
 #[derive(Debug, Clone)]
 pub struct Client {
-    http: reqwest::Client,
-    create: Url,
-    gateway: Url,
+    parser: Service,
+    gateway: Service,
     envelope: Envelope,
+}
+
+/// One of the network's services.
+#[derive(Debug, Clone)]
+struct Service {
+    http: reqwest::Client,
+    url: Url,
 }
 
 /// Why no client could be made.
@@ -53,24 +59,28 @@ impl Client {
     ///
     /// When the target's CA file is of no use.
     pub fn new(target: &Target) -> Result<Self, SetUpError> {
-        let http = client_builder(target.ca_file.as_deref())
-            .map_err(|source| SetUpError::Ca { source })?
-            .timeout(TIMEOUT)
-            // Submissions are rare: a kept connection would only go stale.
-            .pool_max_idle_per_host(0)
-            .build()
-            .map_err(|source| SetUpError::Http { source })?;
+        let service = |url: &Url| {
+            let http = client_builder(url, target.ca_file.as_deref())
+                .map_err(|source| SetUpError::Ca { source })?
+                .timeout(TIMEOUT)
+                // Submissions are rare: a kept connection would only go stale.
+                .pool_max_idle_per_host(0)
+                .build()
+                .map_err(|source| SetUpError::Http { source })?;
+            Ok(Service { http, url: url.clone() })
+        };
         Ok(Self {
-            http,
-            create: below(&target.parser_url, &["api", "createCluster"]),
-            gateway: target.gateway_url.clone(),
+            parser: service(&target.parser_url)?,
+            gateway: service(&target.gateway_url)?,
             envelope: target.envelope,
         })
     }
 
     /// Sends the registration.
-    pub async fn create(&self, document: &ClusterDocument) -> Verdict {
-        let sent = format!("POST {}", self.create);
+    pub async fn create(&self, submission: &Submission) -> Verdict {
+        let document = &submission.document;
+        let url = below(&self.parser.url, &["api", "createCluster"]);
+        let sent = format!("POST {url}");
         let body = match body(document, self.envelope) {
             Ok(body) => body,
             Err(error) => {
@@ -79,13 +89,14 @@ impl Client {
                 };
             }
         };
-        let mut request = Request::new(Method::POST, self.create.clone());
-        request
-            .headers_mut()
-            .insert(CONTENT_TYPE, reqwest::header::HeaderValue::from_static("application/json"));
+        let mut request = Request::new(Method::POST, url);
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(CONTENT_TYPE, json);
         *request.body_mut() = Some(body.into());
-        match self.exchange(request).await {
-            Ok((status, body)) => judge_create(&sent, status, &body, &document.id),
+        match self.parser.exchange(request).await {
+            Ok((status, reply)) => {
+                judge_create(&sent, status, &redact(reply, document), &document.id)
+            }
             Err(error) => Verdict::Unanswered {
                 words: format!("the parser did not answer ({sent}: {})", error_chain(&error)),
             },
@@ -93,11 +104,15 @@ impl Client {
     }
 
     /// Looks at what the network holds under the document's id.
-    pub async fn read(&self, document: &ClusterDocument, installation: &str) -> Held {
-        let url = below(&self.gateway, &["clusters", "read", &document.id]);
+    pub async fn read(&self, submission: &Submission) -> Held {
+        let document = &submission.document;
+        let url = below(&self.gateway.url, &["clusters", "read", &document.id]);
         let sent = format!("GET {url}");
-        match self.exchange(Request::new(Method::GET, url)).await {
-            Ok((status, body)) => judge_read(&sent, status, &body, document, installation),
+        match self.gateway.exchange(Request::new(Method::GET, url)).await {
+            Ok((status, reply)) => {
+                let reply = redact(reply, document);
+                judge_read(&sent, status, &reply, document, &submission.installation)
+            }
             Err(error) => Held::Unreadable {
                 words: format!(
                     "the network's gateway did not answer ({sent}: {})",
@@ -106,7 +121,9 @@ impl Client {
             },
         }
     }
+}
 
+impl Service {
     async fn exchange(&self, request: Request) -> Result<(u16, Vec<u8>), ExchangeError> {
         let response = self
             .http

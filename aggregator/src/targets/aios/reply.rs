@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{INSTALLATION_KEY, bounded, differences};
 use crate::document::ClusterDocument;
-use crate::onboarding::plan::{Held, Verdict};
+use crate::targets::{Held, Verdict};
 
 /// Judges the reply to `createCluster`.
 ///
@@ -109,7 +109,8 @@ pub fn judge_read(
     match (status, data) {
         (200, Some(Value::Object(entry))) => {
             if entry.get("id").and_then(Value::as_str) != Some(ours.id.as_str()) {
-                return unreadable(sent, status, body, "the entry has another id");
+                // It is not shown: it is somebody else's.
+                return unreadable(sent, status, b"an entry of another id", "is gatewayUrl right?");
             }
             let owner = entry
                 .get("clusterMetadata")
