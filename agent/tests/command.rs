@@ -3,8 +3,10 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Output, Stdio};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Child, Command, Output, Stdio};
 
 use rollcall_report::{IdSource, NodeReport};
 
@@ -117,11 +119,23 @@ fn exit_codes_tell_wrong_usage_from_failure() {
     }
 }
 
+/// Killed when the test is over, however it ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already where all went well.
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
 #[test]
 fn the_agent_exits_with_0_on_sigterm() {
     let folder = tempfile::tempdir().expect("a folder");
     let token = folder.path().join("token");
     std::fs::write(&token, "hunter2").expect("written");
+    std::fs::set_permissions(&token, Permissions::from_mode(0o600)).expect("a setting");
     let mut command = agent(&[
         "run",
         "--aggregator=http://127.0.0.1:1",
@@ -129,12 +143,13 @@ fn the_agent_exits_with_0_on_sigterm() {
         "--node-name=n",
         "--host-root=tests/hosts/bare-minimum/root",
     ]);
-    let mut child = command
+    let child = command
         .arg("--token-file")
         .arg(&token)
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program starts");
+    let Running(child) = &mut Running(child);
     let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
     let first = log.next().expect("a line").expect("readable");
     assert!(first.contains("reporting") && first.contains("metrics=127.0.0.1:"), "{first}");

@@ -5,6 +5,8 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +18,9 @@ use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 use thiserror::Error;
 use url::Url;
+
+/// More than any network's registry would take.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// The whole cluster file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -278,8 +283,14 @@ impl ClusterFile {
     ///
     /// When it cannot be read, or holds a wrong key or value; the error names file, line and key.
     pub fn read(path: &Path) -> Result<Self, ClusterFileError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ClusterFileError::Unreadable { path: path.to_owned(), source })?;
+        let unreadable = |source| ClusterFileError::Unreadable { path: path.to_owned(), source };
+        let mut text = String::new();
+        // One byte more than allowed tells that it is too large, whatever length it claims.
+        let mut file = File::open(path).map_err(unreadable)?.take(MAX_FILE_BYTES + 1);
+        file.read_to_string(&mut text).map_err(unreadable)?;
+        if file.limit() == 0 {
+            return Err(ClusterFileError::TooLarge { path: path.to_owned() });
+        }
         Self::parse(&text)
             .map_err(|problem| ClusterFileError::Invalid { path: path.to_owned(), problem })
     }
@@ -344,6 +355,12 @@ pub enum ClusterFileError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// It is too large for a cluster file.
+    #[error("cluster file {} has more than {MAX_FILE_BYTES} bytes: is it the right file?", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
     },
     /// It holds a wrong key or value.
     #[error("cluster file {}, {problem}", path.display())]

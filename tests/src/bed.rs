@@ -3,9 +3,10 @@
 //! What is not as a test needs it panics with a message that says so: a test that cannot be set up
 //! has failed.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -89,6 +90,8 @@ impl Bed {
     /// When it cannot be written.
     pub fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).expect("a file of the bed can be written");
+        let private = Permissions::from_mode(0o600);
+        fs::set_permissions(self.path(name), private).expect("a file of the bed has a mode");
     }
 
     /// Starts an aggregator on free ports and waits until it listens.
