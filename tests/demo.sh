@@ -58,7 +58,9 @@ gateway=$(sed -E 's/.*"gateway[^"]*": ?"([^"]+)".*/\1/' <<<"$urls")
 echo "parser $parser, gateway $gateway"
 
 umask 077
-od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$folder/token"
+for name in token operator-token; do
+    od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$folder/$name"
+done
 cat >"$folder/cluster.yaml" <<EOT
 cluster:
   id: demo-cluster
@@ -82,7 +84,8 @@ EOT
 say "the aggregator, with its store in a file"
 start aggregator "$bin/rollcall-aggregator" serve \
     --cluster "$folder/cluster.yaml" --store "sqlite:$folder/rollcall.db" \
-    --token-file "$folder/token" --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0
+    --token-file "$folder/token" --operator-token-file "$folder/operator-token" \
+    --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0
 intake=$(address aggregator intake)
 admin=$(address aggregator admin)
 echo "intake http://$intake, admin http://$admin"
@@ -103,7 +106,8 @@ say "rollcall-aggregator status"
 
 if [ -n "${KEEP:-}" ]; then
     say "everything stays up until Ctrl-C; logs in $folder"
-    echo "try: $bin/rollcall-aggregator status --server http://$admin"
+    echo "try: export ROLLCALL_SERVER=http://$admin ROLLCALL_OPERATOR_TOKEN_FILE=$folder/operator-token"
+    echo "     $bin/rollcall-aggregator status"
     echo "     curl http://$admin/metrics"
     wait
 fi

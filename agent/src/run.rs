@@ -181,11 +181,13 @@ impl Reporter {
     fn not_accepted(&mut self, error: &SendError) -> Duration {
         self.metrics.reported(error.outcome());
         self.failures = self.failures.saturating_add(1);
-        let trouble = error_chain(error);
+        let words = error_chain(error);
+        // Numbers change from try to try: how long ago a certificate expired, a port.
+        let trouble = words.replace(|c: char| c.is_ascii_digit(), "");
         if self.trouble.as_ref() == Some(&trouble) {
-            log::debug!(tries = self.failures, error = trouble.as_str(); "report not accepted");
+            log::debug!(tries = self.failures, error = words.as_str(); "report not accepted");
         } else {
-            log::warn!(error = trouble.as_str(); "report not accepted, trying again");
+            log::warn!(error = words.as_str(); "report not accepted, trying again");
             self.trouble = Some(trouble);
         }
         schedule::retry(self.failures, self.interval, fastrand::f64())

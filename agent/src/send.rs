@@ -161,7 +161,9 @@ pub enum SendError {
         source: serde_json::Error,
     },
     /// No answer came.
-    #[error("{url} does not answer: is the aggregator running, and can this node reach it?")]
+    #[error(
+        "{url} does not answer: is the aggregator running, can this node reach it, is it http or https there, too, and is its certificate's CA the one of --ca-file?"
+    )]
     Unreachable {
         /// Where the report was posted.
         url: Url,

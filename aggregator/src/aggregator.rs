@@ -91,12 +91,18 @@ impl Aggregator {
             let name = change.entry.name.clone();
             match &outcome {
                 Ok(()) => {
-                    let (node_id, is_new) = (change.entry.node_id.clone(), change.is_new);
+                    let (node_id, former_id) =
+                        (change.entry.node_id.clone(), change.former_id.clone());
                     aggregator.roll().confirm(change);
                     aggregator.roll_changed();
-                    if is_new {
-                        log::info!(node = name.as_str(), node_id = node_id.as_str();
-                            "a new node is on the roll");
+                    match former_id {
+                        None => log::info!(node = name.as_str(), node_id = node_id.as_str();
+                            "a new node is on the roll"),
+                        Some(former_id) if former_id != node_id => {
+                            log::warn!(node = name.as_str(), node_id = node_id.as_str(),
+                                former_id = former_id.as_str(); "a node has another id now");
+                        }
+                        Some(_) => {}
                     }
                 }
                 Err(error) => {

@@ -151,7 +151,8 @@ enum Output {
 
 fn store_path(text: &str) -> Result<PathBuf, String> {
     match text.strip_prefix("sqlite:") {
-        Some(path) if !path.is_empty() => Ok(path.into()),
+        // SQLite would take a leading colon for a name of its own, such as :memory:.
+        Some(path) if !path.is_empty() && !path.starts_with(':') => Ok(path.into()),
         _ => Err("a store is given as sqlite:PATH".to_owned()),
     }
 }
@@ -197,6 +198,7 @@ impl Failure {
             Self::PlainIntake { .. }
             | Self::PlainAdmin { .. }
             | Self::Operator(OperatorError::Server { .. } | OperatorError::PlainHttp { .. }) => 2,
+            Self::Serve(error) if error.is_configuration() => 2,
             _ => 1,
         }
     }

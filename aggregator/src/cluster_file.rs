@@ -301,9 +301,11 @@ impl ClusterFile {
     ///
     /// The first wrong key or value, with its line.
     pub fn parse(text: &str) -> Result<Self, Problem> {
+        // Norway is no boolean: only true and false are.
+        let options = serde_saphyr::options! { strict_booleans: true };
         // The span of the whole is not needed; asking for it makes an empty file an error with a
         // line like any other.
-        serde_saphyr::from_str::<Spanned<Self>>(text)
+        serde_saphyr::from_str_with_options::<Spanned<Self>>(text, options)
             .map(|file| file.value)
             .map_err(|error| Problem::new(&error, text))
     }
@@ -389,10 +391,10 @@ mod tests {
     #[test]
     fn free_form_parts_keep_their_order() {
         let text =
-            format!("{SMALL}  clusterMetadata:\n    z: 1\n    a: {{y: true, b: [x, 2.5]}}\n");
+            format!("{SMALL}  clusterMetadata:\n    z: 1\n    a: {{y: true, b: [NO, 2.5]}}\n");
         let file = ClusterFile::parse(&text).expect("valid");
         let json = serde_json::to_string(&file.cluster.cluster_metadata).expect("JSON");
-        assert_eq!(json, r#"{"z":1,"a":{"y":true,"b":["x",2.5]}}"#);
+        assert_eq!(json, r#"{"z":1,"a":{"y":true,"b":["NO",2.5]}}"#);
     }
 
     #[test]

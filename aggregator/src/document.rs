@@ -156,7 +156,7 @@ pub struct Assembly {
 
 /// A node that is kept out, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("node {node} is kept out: its {subject} is not known: {reason}")]
+#[error("node {node} is kept out, {subject} unknown: {reason}")]
 pub struct Incomplete {
     /// The node.
     pub node: NodeId,

@@ -129,8 +129,8 @@ pub struct Ticket(u64);
 pub struct Change {
     /// What is to be stored.
     pub entry: Entry,
-    /// Whether the node was not on the roll before.
-    pub is_new: bool,
+    /// The id that the node had before; `None`: it is new on the roll.
+    pub former_id: Option<NodeId>,
     ticket: Ticket,
 }
 
@@ -235,12 +235,12 @@ impl Roll {
             last_seen: now,
             rebinding: false,
         };
-        let is_new = previous.is_none();
+        let former_id = previous.map(|entry| entry.node_id.clone());
         // A refused report of the same node is settled; one of another machine under its name is not.
         if !matches!(self.conflicts.get(&entry.name), Some((Conflict::MachineDiffers { .. }, _))) {
             self.conflicts.remove(&entry.name);
         }
-        Ok(self.put(entry, is_new))
+        Ok(self.put(entry, former_id))
     }
 
     /// Lets the node's next report come from another machine. `None`: there is no such node.
@@ -248,7 +248,8 @@ impl Roll {
         let latest = self.slots.get(name)?.latest()?;
         let entry = Entry { rebinding: true, ..latest.clone() };
         self.conflicts.remove(name);
-        Some(self.put(entry, false))
+        let former_id = Some(entry.node_id.clone());
+        Some(self.put(entry, former_id))
     }
 
     /// The store holds the change: it is shown from now on.
@@ -343,10 +344,10 @@ impl Roll {
         self.last_ticket
     }
 
-    fn put(&mut self, entry: Entry, is_new: bool) -> Change {
+    fn put(&mut self, entry: Entry, former_id: Option<NodeId>) -> Change {
         let ticket = self.next_ticket();
         self.next_position = self.next_position.max(entry.position + 1);
-        let change = Change { entry: entry.clone(), is_new, ticket };
+        let change = Change { entry: entry.clone(), former_id, ticket };
         self.update(&change.entry.name, |slot| slot.pending = Some((ticket, entry)));
         change
     }

@@ -97,6 +97,16 @@ pub enum ServeError {
         /// Which token.
         source: WeakToken,
     },
+    /// A token opens both doors.
+    #[error(
+        "--token-file {} and --operator-token-file {} hold the same token: every agent could act as an operator; make another one with: openssl rand -hex 32", join.display(), operator.display()
+    )]
+    SharedToken {
+        /// The join tokens.
+        join: PathBuf,
+        /// The operator's tokens.
+        operator: PathBuf,
+    },
     /// The certificate or its key cannot be read.
     #[error("{flag} {} cannot be used", path.display())]
     Pem {
@@ -153,6 +163,23 @@ pub enum ServeError {
     },
 }
 
+impl ServeError {
+    /// Whether a person must change something before another start can do better.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::ClusterFile { source } => !matches!(source, ClusterFileError::Unreadable { .. }),
+            Self::WeakToken { .. } | Self::SharedToken { .. } | Self::Certificate { .. } => true,
+            Self::TokenFile { .. }
+            | Self::Pem { .. }
+            | Self::Store { .. }
+            | Self::Target { .. }
+            | Self::Metrics { .. }
+            | Self::Ended { .. }
+            | Self::Listener { .. } => false,
+        }
+    }
+}
+
 /// Serves until `shutdown` resolves, then answers what is under way and stops.
 ///
 /// # Errors
@@ -170,7 +197,14 @@ pub async fn serve(
     let operators = config
         .operator_token_file
         .as_ref()
-        .map(|path| tokens("--operator-token-file", path))
+        .map(|path| {
+            let operators = tokens("--operator-token-file", path)?;
+            if operators.shares_one_with(&join_tokens) {
+                let (join, operator) = (config.token_file.clone(), path.clone());
+                return Err(ServeError::SharedToken { join, operator });
+            }
+            Ok(operators)
+        })
         .transpose()?;
     let tls = config.tls.map(|(cert, key)| tls_config(cert, key)).transpose()?;
     let mut clients = Vec::new();

@@ -218,6 +218,12 @@ pub enum OpenError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// It is somebody else's database.
+    #[error("the store {} is a database of something else: give the aggregator a file of its own", path.display())]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+    },
     /// It was written by a newer version.
     #[error("the store {} has version {found}, this program knows up to {known}: run the newer rollcall-aggregator that wrote it", path.display())]
     TooNew {

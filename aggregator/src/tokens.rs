@@ -53,6 +53,11 @@ impl Tokens {
         Ok(Self { digests })
     }
 
+    /// Whether a token is among both.
+    pub fn shares_one_with(&self, other: &Self) -> bool {
+        self.digests.iter().any(|digest| other.digests.contains(digest))
+    }
+
     /// Checks a request's `Authorization: Bearer …`.
     ///
     /// # Errors

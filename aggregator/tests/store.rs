@@ -131,6 +131,12 @@ fn what_is_no_store_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let in_use = folder.path().join("in-use.db");
     let _first = Store::open(&in_use).expect("new");
+    let by_another_name = folder.path().join("link.db");
+    std::os::unix::fs::symlink(&in_use, &by_another_name).expect("linked");
+    let foreign = folder.path().join("foreign.db");
+    let database = rusqlite::Connection::open(&foreign).expect("opens");
+    database.execute("CREATE TABLE other (x)", []).expect("made");
+    drop(database);
     let garbage = folder.path().join("garbage.db");
     fs::write(&garbage, "not a database, and longer than the header of one. ".repeat(20))
         .expect("written");
@@ -141,6 +147,8 @@ fn what_is_no_store_is_refused_and_left_alone() {
     let nowhere = folder.path().join("no/such/folder/rollcall.db");
     for (path, words) in [
         (&in_use, "in use by another rollcall-aggregator"),
+        (&by_another_name, "in use by another rollcall-aggregator"),
+        (&foreign, "is a database of something else"),
         (&garbage, "is it a rollcall database"),
         (&newer, "has version 99, this program knows up to 1"),
         (&nowhere, "cannot be used"),

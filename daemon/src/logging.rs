@@ -14,6 +14,8 @@ pub fn init(level: LevelFilter) {
     let started = env_logger::Builder::new()
         .filter_level(level.min(LevelFilter::Warn))
         .filter_module("rollcall", level)
+        // What it logs at each try comes back as the request's error, which is told once.
+        .filter_module("rustls_platform_verifier", LevelFilter::Off)
         .format(|out, record| writeln!(out, "{} {}", out.timestamp_millis(), line(record)))
         .try_init();
     drop(started);

@@ -53,6 +53,15 @@ fn bad_reports_are_refused_by_name_and_change_nothing() {
         ("no JSON", BEARER, b"hello".to_vec(), 400, "malformed", "not JSON"),
         ("nothing", BEARER, Vec::new(), 400, "malformed", "not JSON"),
         ("half a report", BEARER, body[..body.len() / 2].to_vec(), 400, "malformed", "not JSON"),
+        ("a list", BEARER, b"[]".to_vec(), 400, "malformed", "expected a report"),
+        (
+            "a reading that is none",
+            BEARER,
+            edited("/inventory/disks", Value::Null),
+            400,
+            "malformed",
+            "the report is malformed at inventory.disks",
+        ),
         ("another object", BEARER, b"{}".to_vec(), 400, "malformed", "missing field"),
         ("too large", BEARER, too_large.into_bytes(), 413, "too-large", "at most 262144 bytes"),
         (
@@ -134,7 +143,7 @@ fn bad_reports_are_refused_by_name_and_change_nothing() {
     assert_eq!(after["nodes"], before["nodes"], "nothing has changed");
     let metrics = get(aggregator.admin, "/metrics", "").body;
     for line in [
-        "rollcall_aggregator_reports_total{outcome=\"malformed\"} 10",
+        "rollcall_aggregator_reports_total{outcome=\"malformed\"} 12",
         "rollcall_aggregator_reports_total{outcome=\"identity-conflict\"} 2",
         "rollcall_aggregator_reports_total{outcome=\"credentials-wrong\"} 2",
         "rollcall_aggregator_reports_total{outcome=\"changed\"} 1",
@@ -300,6 +309,7 @@ fn wrong_usage_and_useless_files_are_told_at_the_start() {
     let path = |name: &str| bed.path(name).display().to_string();
     let store = format!("sqlite:{}", path("rollcall.db"));
     let (cluster, token) = (path("cluster.yaml"), path("token"));
+    let operator = path("operator-token");
     let serve = |cluster: &str, token: &str, more: &[&str]| {
         let mut arguments = vec!["serve", "--cluster", cluster, "--token-file", token];
         for (flag, value) in [
@@ -318,20 +328,20 @@ fn wrong_usage_and_useless_files_are_told_at_the_start() {
         (
             "a wrong key",
             serve(&path("wrong-key.yaml"), &token, &[]),
-            1,
+            2,
             "wrong-key.yaml, line 3, column 3: unknown field `regoinId`",
         ),
-        ("a missing id", serve(&path("no-id.yaml"), &token, &[]), 1, "missing field `id`"),
+        ("a missing id", serve(&path("no-id.yaml"), &token, &[]), 2, "missing field `id`"),
         (
             "a bad id",
             serve(&path("bad-id.yaml"), &token, &[]),
-            1,
+            2,
             "bad-id.yaml, line 2, column 7: cluster id \"West\"",
         ),
         (
             "a duplicate key",
             serve(&path("twice.yaml"), &token, &[]),
-            1,
+            2,
             "twice.yaml, line 4, column 3: duplicate mapping key: id",
         ),
         ("no cluster file", serve(&path("none.yaml"), &token, &[]), 1, "none.yaml cannot be read"),
@@ -339,7 +349,7 @@ fn wrong_usage_and_useless_files_are_told_at_the_start() {
         (
             "a weak token",
             serve(&cluster, &path("weak"), &[]),
-            1,
+            2,
             "easy to guess: the token on line 1 has 7 characters",
         ),
         (
@@ -348,6 +358,23 @@ fn wrong_usage_and_useless_files_are_told_at_the_start() {
             2,
             "agents' tokens would come over plain HTTP to 0.0.0.0:0",
         ),
+        (
+            "operators' tokens over plain HTTP from everybody",
+            serve(
+                &cluster,
+                &token,
+                &["--admin-listen", "0.0.0.0:0", "--operator-token-file", &operator],
+            ),
+            2,
+            "operators' tokens would come over plain HTTP to 0.0.0.0:0",
+        ),
+        (
+            "one token for both doors",
+            serve(&cluster, &token, &["--operator-token-file", &token]),
+            2,
+            "hold the same token",
+        ),
+        ("memory", serve(&cluster, &token, &["--store", "sqlite::memory:"]), 2, "sqlite:PATH"),
         (
             "a certificate without a key",
             serve(&cluster, &token, &["--tls-cert", &token]),

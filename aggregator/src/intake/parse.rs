@@ -4,6 +4,7 @@ use rollcall_report::{
     Implausible, NodeIdentity, NodeReport, Refusal, RefusalCode, SCHEMA_VERSION,
 };
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::digest::Digest;
@@ -65,7 +66,7 @@ pub fn parse(body: &[u8]) -> Result<NodeReport, Refusal> {
 /// Looks at the version first: a report of a newer schema may not be readable at all.
 fn check_version(body: &[u8]) -> Result<(), Refusal> {
     #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
+    #[serde(rename_all = "camelCase", expecting = "a report")]
     struct Version {
         schema_version: u32,
     }
@@ -80,7 +81,7 @@ fn check_version(body: &[u8]) -> Result<(), Refusal> {
 
 /// Says where in the body the mistake is, by path where the body is JSON at all.
 fn malformed(body: &[u8], error: &serde_json::Error) -> Refusal {
-    let message = if error.is_data() {
+    let message = if serde_json::from_slice::<IgnoredAny>(body).is_ok() {
         let deserializer = &mut serde_json::Deserializer::from_slice(body);
         match serde_path_to_error::deserialize::<_, NodeReport>(deserializer) {
             Err(found) if found.path().iter().len() > 0 => {

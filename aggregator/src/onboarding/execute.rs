@@ -88,6 +88,11 @@ impl Executor {
             Step::Rest => changed(roll, None).await,
             Step::RestUntil(at) => changed(roll, Some(at)).await,
             Step::Read => {
+                if self.state.phase == Phase::Waiting {
+                    let detail = Some("asking the network what it holds".to_owned());
+                    let shown = TargetState { detail, ..self.state.clone() };
+                    self.aggregator.show_target_state(&self.target, shown);
+                }
                 let held = self.client.read(&submission).await;
                 self.seen = Some((submission.wanted, held));
             }
@@ -133,6 +138,9 @@ impl Executor {
         let detail = state.detail.as_deref().unwrap_or_default();
         let trouble = state.failing_since.and(state.detail.clone());
         match state.phase {
+            Phase::Submitting if matches!(self.state.phase, Phase::Registered | Phase::Drifted) => {
+                log::warn!(target_name = name, url; "the network holds our entry no more, registering again");
+            }
             Phase::Submitting if state.failing_since.is_none() => {
                 log::info!(target_name = name, url; "registering");
             }

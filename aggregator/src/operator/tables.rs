@@ -47,7 +47,10 @@ pub fn nodes(view: &NodesView, now: Timestamp) -> String {
         text.extend(node.kept_out.iter().chain(&node.warnings).map(|said| format!("! {said}")));
         text.extend(node.failing.iter().map(|failing| {
             let since = ago(failing.since, now);
-            format!("! node {}: {} failed {since}: {}", node.name, failing.subject, failing.reason)
+            format!(
+                "! node {}: {} failed {since}: {}",
+                node.node_id, failing.subject, failing.reason
+            )
         }));
     }
     text.extend(view.conflicts.iter().map(|conflict| format!("! refused: {conflict}")));
@@ -56,9 +59,10 @@ pub fn nodes(view: &NodesView, now: Timestamp) -> String {
 
 /// Where the targets stand.
 pub fn status(view: &StatusView, now: Timestamp) -> String {
-    let expected = view.expected_nodes.map_or_else(String::new, |nodes| format!(" of {nodes}"));
+    let expected =
+        view.expected_nodes.map_or_else(String::new, |nodes| format!(" ({nodes} expected)"));
     let mut text = vec![format!(
-        "cluster {}: {}{expected} nodes complete, {} incomplete, {} stale",
+        "cluster {}: {} nodes complete{expected}, {} incomplete, {} stale",
         view.cluster, view.complete_nodes, view.incomplete_nodes, view.stale_nodes
     )];
     text.extend(view.waiting_for.iter().map(|why| format!("first registration waits: {why}")));

@@ -54,19 +54,27 @@ impl Database {
         let lock = lock(path)?;
         let refused = |source| OpenError::Database { path: path.to_owned(), source };
         let connection = Connection::open(path).map_err(refused)?;
-        // First, for switching to the write-ahead log is a change already.
+        // Before anything is changed, and switching to the write-ahead log is a change.
         let found: u32 =
             connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(refused)?;
         if found > VERSION {
             return Err(OpenError::TooNew { path: path.to_owned(), found, known: VERSION });
         }
-        connection
-            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
-            .map_err(refused)?;
         let mut database = Self { connection, _lock: lock };
         if found == 0 {
+            let others: u32 = database
+                .connection
+                .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+                .map_err(refused)?;
+            if others > 0 {
+                return Err(OpenError::NotOurs { path: path.to_owned() });
+            }
             database.make_tables().map_err(refused)?;
         }
+        database
+            .connection
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+            .map_err(refused)?;
         let contents = database.read(path)?;
         Ok((database, contents))
     }
@@ -186,26 +194,25 @@ fn apply(connection: &Connection, write: &Write) -> Result<(), CommitError> {
     Ok(())
 }
 
-/// Takes the lock file beside the database, and sees to it that only this user can read either.
+/// Makes the database's file if need be, for this user alone, and locks it: by whatever name another
+/// aggregator comes to it, it is the same file. flock(2) is apart from the locks that SQLite takes.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let io = |source| OpenError::Io { path: path.to_owned(), source };
-    let private = |path: &Path| {
-        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
-    };
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".lock");
-    let lock = private(Path::new(&beside)).map_err(io)?;
-    match lock.try_lock() {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(io)?;
+    match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: path.to_owned() }),
         Err(TryLockError::Error(source)) => return Err(io(source)),
     }
-    // SQLite gives its own files beside the database the database's mode. One that is there already
-    // keeps its content and loses what others might do with it.
-    private(path)
-        .and_then(|database| database.set_permissions(Permissions::from_mode(0o600)))
-        .map_err(io)?;
-    Ok(lock)
+    // SQLite gives its own files beside the database the database's mode.
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(io)?;
+    Ok(file)
 }
 
 fn decode<T: DeserializeOwned>(path: &Path, what: &str, text: &str) -> Result<T, OpenError> {
