@@ -283,7 +283,7 @@ fn tls_for_the_intake() {
     let ca = path("cert.pem");
     let mut trusting = bed.agent(&url, &[&name[..], &["--ca-file", &ca]].concat());
     aggregator.daemon.wait_for_line(|line| line.contains("store is open"), PATIENCE);
-    trusting.wait_for_line(|line| line.contains("over-tls"), PATIENCE);
+    trusting.wait_for_line(|line| line.contains("accepted the node"), PATIENCE);
     let found = nodes(&aggregator);
     assert_eq!(found.pointer("/nodes/0/name"), Some(&Value::from("over-tls")));
     assert!(trusting.terminate().success());
