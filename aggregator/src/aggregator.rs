@@ -14,7 +14,7 @@ use crate::document::{Assembly, assemble};
 use crate::metrics::Metrics;
 use crate::onboarding::gate::{Gate, gate};
 use crate::onboarding::state::TargetState;
-use crate::roll::{Change, Entry, Roll};
+use crate::roll::{Change, Entry, Roll, Ticket};
 use crate::store::{Contents, Pending, Store, Write, WriteError};
 
 /// A node is stale when this many intervals have passed without a report.
@@ -112,6 +112,29 @@ impl Aggregator {
                 }
             }
             outcome
+        });
+        told.await.unwrap_or(Err(WriteError::Closed))
+    }
+
+    /// Waits until the store has forgotten a node, and tells the roll: also when the caller is
+    /// dropped meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not take it; then the roll is as it was.
+    pub async fn settle_forget(
+        self: &Arc<Self>,
+        pending: Pending,
+        name: NodeName,
+        ticket: Ticket,
+    ) -> Result<(), WriteError> {
+        let aggregator = Arc::clone(self);
+        let told = tokio::spawn(async move {
+            pending.done().await?;
+            aggregator.roll().forget(&name, ticket);
+            aggregator.roll_changed();
+            log::info!(node = name.as_str(); "node forgotten on the operator's word");
+            Ok(())
         });
         told.await.unwrap_or(Err(WriteError::Closed))
     }

@@ -138,18 +138,28 @@ pub struct Change {
 struct Slot {
     /// What the store holds.
     stored: Option<(Ticket, Entry)>,
-    /// The latest change that is on its way there.
-    pending: Option<(Ticket, Entry)>,
+    /// Changes that are on their way there.
+    pending: BTreeMap<Ticket, Entry>,
+    /// What was put into the queue before this was forgotten by the store.
+    forgotten: Ticket,
 }
 
 impl Slot {
     fn entries(&self) -> impl Iterator<Item = &Entry> {
-        [&self.stored, &self.pending].into_iter().flatten().map(|(_, entry)| entry)
+        self.stored.iter().map(|(_, entry)| entry).chain(self.pending.values())
     }
 
     /// What the next change is made of.
     fn latest(&self) -> Option<&Entry> {
-        self.pending.as_ref().or(self.stored.as_ref()).map(|(_, entry)| entry)
+        let pending = self.pending.last_key_value().map(|(_, entry)| entry);
+        pending.or(self.stored.as_ref().map(|(_, entry)| entry))
+    }
+
+    /// Whether the next report may come from another machine: the store must know of it, and no
+    /// report have used it.
+    fn is_rebinding(&self) -> bool {
+        self.stored.as_ref().is_some_and(|(_, entry)| entry.rebinding)
+            && self.latest().is_some_and(|entry| entry.rebinding)
     }
 }
 
@@ -177,7 +187,9 @@ impl Roll {
     /// be admitted.
     pub fn note(&mut self, name: &NodeName, digest: Digest, now: Timestamp) -> bool {
         match self.slots.get_mut(name) {
-            Some(Slot { stored: Some((_, entry)), pending: None }) if entry.digest == digest => {
+            Some(Slot { stored: Some((_, entry)), pending, .. })
+                if pending.is_empty() && entry.digest == digest =>
+            {
                 entry.last_seen = now;
                 true
             }
@@ -198,9 +210,10 @@ impl Roll {
     ) -> Result<Change, Conflict> {
         let NodeIdentity { name, proposed_id, machine_hash, .. } = report.node;
         self.check_claims(&name, &proposed_id, machine_hash.as_ref())?;
-        let previous = self.slots.get(&name).and_then(Slot::latest);
+        let slot = self.slots.get(&name);
+        let previous = slot.and_then(Slot::latest);
         if let Some(previous) = previous
-            && !previous.rebinding
+            && !slot.is_some_and(Slot::is_rebinding)
             && previous.machine.is_some()
             && previous.machine != machine_hash
         {
@@ -257,10 +270,9 @@ impl Roll {
         let Change { entry, ticket, .. } = change;
         let name = entry.name.clone();
         self.update(&name, |slot| {
-            if slot.pending.as_ref().is_some_and(|(pending, _)| *pending == ticket) {
-                slot.pending = None;
-            }
-            if slot.stored.as_ref().is_none_or(|(stored, _)| *stored < ticket) {
+            slot.pending.remove(&ticket);
+            let newest = slot.stored.as_ref().map_or(slot.forgotten, |(stored, _)| *stored);
+            if newest.max(slot.forgotten) < ticket {
                 slot.stored = Some((ticket, entry));
             }
         });
@@ -269,9 +281,7 @@ impl Roll {
     /// The store did not take the change: it never was.
     pub fn withdraw(&mut self, change: &Change) {
         self.update(&change.entry.name, |slot| {
-            if slot.pending.as_ref().is_some_and(|(pending, _)| *pending == change.ticket) {
-                slot.pending = None;
-            }
+            slot.pending.remove(&change.ticket);
         });
     }
 
@@ -287,7 +297,7 @@ impl Roll {
         self.conflicts.clear();
         self.update(name, |slot| {
             slot.stored.take_if(|(stored, _)| *stored < ticket);
-            slot.pending.take_if(|(pending, _)| *pending < ticket);
+            slot.forgotten = ticket;
         });
     }
 
@@ -348,7 +358,9 @@ impl Roll {
         let ticket = self.next_ticket();
         self.next_position = self.next_position.max(entry.position + 1);
         let change = Change { entry: entry.clone(), former_id, ticket };
-        self.update(&change.entry.name, |slot| slot.pending = Some((ticket, entry)));
+        self.update(&change.entry.name, |slot| {
+            slot.pending.insert(ticket, entry);
+        });
         change
     }
 

@@ -34,7 +34,7 @@ pub struct Contents {
     pub targets: Vec<(String, TargetState)>,
 }
 
-/// Something to be written. Each is all or nothing.
+/// Something to be written. Writes that are committed together are all stored or all refused.
 #[derive(Debug)]
 pub enum Write {
     /// A node, and its report as it was sent.

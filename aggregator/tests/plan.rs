@@ -250,12 +250,19 @@ fn where_an_entry_may_be_is_known_before_it_is_sent_and_until_it_is_seen_to_be_g
         panic!("creates")
     };
     assert_eq!(submitting.entry_at, Some(network("here")));
-    for (held, kept) in
-        [(unreadable(), true), (ours(&[]), true), (ours(&["x"]), true), (Held::Absent, false)]
-    {
-        let case = Case { state: submitting.clone(), ..Case::of(Phase::Waiting, held.clone()) };
+    let said = |is_final| Some(Reply { words: "no".into(), is_final });
+    for (what, held, reply, kept) in [
+        ("not readable", unreadable(), said(true), true),
+        ("there", ours(&[]), None, true),
+        ("there, and different", ours(&["x"]), None, true),
+        ("not there, and not answered", Held::Absent, None, true),
+        ("not there, and unclear", Held::Absent, said(false), true),
+        ("not there, and a clear no", Held::Absent, said(true), false),
+    ] {
+        let state = TargetState { reply, ..submitting.clone() };
+        let case = Case { state, ..Case::of(Phase::Waiting, held) };
         let Step::Settle(state) = case.step() else { panic!("settles") };
-        assert_eq!(state.entry_at.is_some(), kept, "{held:?}");
+        assert_eq!(state.entry_at.is_some(), kept, "{what}");
     }
 }
 
@@ -290,6 +297,37 @@ fn a_reply_outlives_a_look_that_fails() {
     let case = Case { state, ..Case::of(Phase::Submitting, unreadable()) };
     let Step::Settle(state) = case.step() else { panic!("settles") };
     assert_eq!(state.reply, reply);
+}
+
+#[test]
+fn a_reply_about_another_document_refuses_nothing() {
+    for is_final in [true, false] {
+        let state = TargetState {
+            reply: Some(Reply { words: "policy".into(), is_final }),
+            rejections: MAX_REJECTIONS,
+            ..state(Phase::Submitting)
+        };
+        let case = Case { state, wanted: document(2), ..Case::of(Phase::Submitting, Held::Absent) };
+        let Step::Settle(state) = case.step() else { panic!("settles") };
+        assert_eq!((state.phase, state.rejections), (Phase::Failing, 0));
+        assert!(!state.detail.expect("words").contains("policy"));
+    }
+    let refused = TargetState {
+        reply: Some(Reply { words: "envelope".into(), is_final: true }),
+        ..state(Phase::Submitting)
+    };
+    let restarted = refused.after_restart(at(1));
+    assert_eq!((restarted.reply, restarted.phase), (None, Phase::Submitting));
+    assert!(restarted.entry_at.is_some());
+}
+
+#[test]
+fn a_time_from_a_clock_that_was_wrong_is_not_waited_for() {
+    for (next_try, expected) in [(150, "rest until 150"), (100_000_000, "read")] {
+        let state = TargetState { next_try: Some(at(next_try)), ..state(Phase::Failing) };
+        let case = Case { state, ..Case::of(Phase::Failing, Held::NotRead) };
+        assert_eq!(name(&case.step()), expected);
+    }
 }
 
 #[test]

@@ -84,6 +84,7 @@ fn replies_to_create() {
         ("denied", 403, json!({}), "refused", "access was denied"),
         ("not there", 404, json!({}), "refused", "no createCluster at this address"),
         ("too large for a proxy", 413, json!({}), "refused", "too large"),
+        ("gone", 410, json!({}), "rejected", "does not take the request"),
         ("too many", 429, json!({}), "unanswered", "cannot be used now"),
         ("bad gateway", 502, json!({}), "unanswered", "cannot be used now"),
         ("away", 503, json!({}), "unanswered", "cannot be used now"),
@@ -97,7 +98,7 @@ fn replies_to_create() {
             continue;
         };
         assert!(said.contains(words), "{what}: {said}");
-        assert!(said.contains(&format!("{SENT} answered {status}: ")), "{what}: {said}");
+        assert!(said.contains(&format!("{SENT} answered {status}")), "{what}: {said}");
     }
 }
 

@@ -187,6 +187,50 @@ fn a_node_that_reports_while_it_is_forgotten_stays() {
 }
 
 #[test]
+fn a_report_that_the_store_took_before_it_forgot_the_node_does_not_bring_it_back() {
+    let mut roll = Roll::default();
+    let name = "a".parse().expect("a name");
+    take(&mut roll, report("a", "a", Some(1)), 1, at(1)).expect("new");
+    // The store takes this, then forgets; the roll hears of it in the other order.
+    let earlier = admitted(&mut roll, report("a", "a", Some(1)), 2);
+    let ticket = roll.leave(&name).expect("it is there");
+    roll.forget(&name, ticket);
+    roll.confirm(earlier);
+    assert_eq!(ids(&roll), Vec::<&str>::new());
+    take(&mut roll, report("b", "a", Some(1)), 3, at(3)).expect("id and machine are free");
+}
+
+#[test]
+fn each_change_on_its_way_keeps_its_claims() {
+    let mut roll = Roll::default();
+    let first = admitted(&mut roll, report("a", "y", Some(1)), 1);
+    let second = admitted(&mut roll, report("a", "z", Some(1)), 2);
+    for id in ["y", "z"] {
+        let other = roll.admit(report("b", id, Some(2)), digest(3), at(3));
+        assert!(matches!(other, Err(Conflict::IdTaken { .. })), "{id}");
+    }
+    roll.withdraw(&second);
+    roll.confirm(first);
+    assert_eq!(ids(&roll), ["y"]);
+    take(&mut roll, report("b", "z", Some(2)), 4, at(4)).expect("free again");
+}
+
+#[test]
+fn a_rebind_counts_when_the_store_knows_it_and_once() {
+    let mut roll = Roll::default();
+    let name = "a".parse().expect("a name");
+    take(&mut roll, report("a", "a", Some(1)), 1, at(1)).expect("new");
+    let change = roll.rebind(&name).expect("it is there");
+    let early = roll.admit(report("a", "a", Some(2)), digest(2), at(2));
+    assert!(matches!(early, Err(Conflict::MachineDiffers { .. })), "the store may refuse it");
+    roll.confirm(change);
+    let used = admitted(&mut roll, report("a", "a", Some(2)), 3);
+    let third = roll.admit(report("a", "a", Some(3)), digest(4), at(4));
+    assert!(matches!(third, Err(Conflict::MachineDiffers { .. })), "it is used");
+    roll.confirm(used);
+}
+
+#[test]
 fn a_store_that_contradicts_itself_is_not_believed_twice() {
     let mut roll = Roll::default();
     let first = take(&mut roll, report("a", "x", Some(1)), 1, at(1)).expect("new");

@@ -53,8 +53,10 @@ fn state_after(aios: &AiosStandin, answer: &Answer) -> TargetState {
         create_url: aios.parser_url(),
         read_url: aios.gateway_url(),
     };
+    let digest = rollcall_aggregator::digest::Digest::of(&[b"document"]);
     let mut state = TargetState {
         phase: Phase::Submitting,
+        about: Some(digest),
         entry_at: Some(destination.clone()),
         ..TargetState::new(now)
     };
@@ -62,7 +64,6 @@ fn state_after(aios: &AiosStandin, answer: &Answer) -> TargetState {
         judge_create("POST createCluster", answer.status, answer.body.as_bytes(), &ours.id);
     state = after_reply(&state, &verdict);
     let mut held = Held::NotRead;
-    let digest = rollcall_aggregator::digest::Digest::of(&[b"document"]);
     for _ in 0..5 {
         if state.phase != Phase::Submitting {
             return state;

@@ -288,7 +288,7 @@ fn every_refusal_and_failure_says_what_it_is() {
         let aggregator = bed.aggregator(&[]);
         post(&aggregator, &report("node-a", 1));
         let expected = match phase {
-            "refused" => "not registered, a person must act",
+            "refused" => "a person must act",
             _ => "not registered, trying again",
         };
         wait_for_log(&aggregator, expected);

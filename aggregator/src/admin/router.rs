@@ -91,10 +91,7 @@ async fn forget(
         let ticket = roll.leave(&name).ok_or_else(|| no_such_node(&name))?;
         (permit.put(Write::Forget(name.clone())), ticket)
     };
-    pending.done().await.map_err(not_stored)?;
-    admin.aggregator.roll().forget(&name, ticket);
-    admin.aggregator.roll_changed();
-    log::info!(node = name.as_str(); "node forgotten on the operator's word");
+    admin.aggregator.settle_forget(pending, name, ticket).await.map_err(not_stored)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -72,7 +72,12 @@ impl Executor {
         // What was seen for another document says nothing of this one.
         let held = match self.seen.take() {
             Some((about, held)) if about == submission.wanted => held,
-            _ => Held::NotRead,
+            Some(_) => {
+                // The next look need not follow at once on one that was for nothing.
+                tokio::time::sleep(GATHERING).await;
+                Held::NotRead
+            }
+            None => Held::NotRead,
         };
         let step = next(&Situation {
             state: &self.state,
@@ -150,6 +155,9 @@ impl Executor {
             Phase::Submitting => {
                 log::warn!(target_name = name, detail; "what became of the registration is not known yet");
             }
+            Phase::Failing if matches!(self.state.phase, Phase::Registered | Phase::Drifted) => {
+                log::warn!(target_name = name, detail; "the registration cannot be looked at, trying again");
+            }
             Phase::Failing => {
                 log::warn!(target_name = name, detail; "not registered, trying again");
             }
@@ -159,7 +167,7 @@ impl Executor {
                 log::warn!(target_name = name, detail; "the registration has drifted");
             }
             Phase::Refused | Phase::Foreign => {
-                log::error!(target_name = name, phase, detail; "not registered, a person must act");
+                log::error!(target_name = name, phase, detail; "a person must act");
             }
         }
         if state.failing_since.is_none() || trouble.is_some() {

@@ -69,7 +69,11 @@ pub fn next(situation: &Situation<'_>) -> Step {
     if is_settled && state.about == Some(situation.wanted) {
         return Step::Rest;
     }
-    if let Some(at) = state.next_try.filter(|at| *at > now) {
+    // A time further off than any that is set here comes from a clock that was wrong.
+    let is_ahead = |at: &Timestamp| {
+        *at > now && after(now, 2 * LONGEST_BACKOFF).is_none_or(|furthest| *at <= furthest)
+    };
+    if let Some(at) = state.next_try.filter(is_ahead) {
         return Step::RestUntil(at);
     }
     // A registration may be out there: find out before anything else.
@@ -148,7 +152,7 @@ fn absent(situation: &Situation<'_>) -> Step {
         return Step::Settle(refuse(situation, words));
     }
     if state.phase == Phase::Submitting {
-        return Step::Settle(TargetState { entry_at: None, ..not_created(situation) });
+        return Step::Settle(not_created(situation));
     }
     match gate {
         Gate::Closed { why, opens } => wait(situation, why, *opens),
@@ -162,17 +166,21 @@ fn absent(situation: &Situation<'_>) -> Step {
     }
 }
 
-/// A create was sent, and there is no entry.
+/// A create was sent, and there is no entry. Where it was answered, none will come; else one may
+/// come yet, and where is not forgotten.
 fn not_created(situation: &Situation<'_>) -> TargetState {
     let state = situation.state;
-    let Some(Reply { words, is_final }) = state.reply.clone() else {
+    // What was said of another document says nothing of this one.
+    let reply = state.reply.clone().filter(|_| state.about == Some(situation.wanted));
+    let Some(Reply { words, is_final }) = reply else {
         let words = "a registration was sent, and the network holds no entry of it";
         return try_again(situation, Phase::Failing, words.to_owned());
     };
     if is_final {
-        refuse(situation, words)
+        TargetState { entry_at: None, ..refuse(situation, words) }
     } else if state.rejections >= MAX_REJECTIONS {
-        refuse(situation, format!("given up after {} tries: {words}", state.rejections))
+        let words = format!("given up after {} tries: {words}", state.rejections);
+        TargetState { entry_at: None, ..refuse(situation, words) }
     } else {
         try_again(situation, Phase::Failing, words)
     }
@@ -206,7 +214,7 @@ fn try_again(situation: &Situation<'_>, phase: Phase, words: String) -> TargetSt
         since: if phase == Phase::Failing { failing_since } else { state.since },
         failing_since: Some(failing_since),
         attempts: state.attempts.saturating_add(1),
-        rejections: state.rejections,
+        rejections: if state.about == Some(situation.wanted) { state.rejections } else { 0 },
         next_try: after(situation.now, backoff(state.attempts, situation.dice)),
         ..enter(situation, phase, Some(words))
     }

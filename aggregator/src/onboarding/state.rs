@@ -76,7 +76,8 @@ impl TargetState {
     pub fn after_restart(self, now: Timestamp) -> Self {
         match self.phase {
             Phase::Refused | Phase::Foreign => Self { entry_at: self.entry_at, ..Self::new(now) },
-            _ => Self { next_try: None, ..self },
+            // What was said before may have been about settings that are mended now.
+            _ => Self { next_try: None, reply: None, rejections: 0, ..self },
         }
     }
 
@@ -98,7 +99,7 @@ pub enum Phase {
     Waiting,
     /// A registration was sent, or was about to be; what became of it is not known yet.
     Submitting,
-    /// The network was seen to hold our document.
+    /// The network was seen to hold our document, equal in the fields that are compared.
     Registered,
     /// The network holds an entry of ours that differs from what the cluster has now.
     Drifted,

@@ -21,8 +21,9 @@ pub fn judge_create(sent: &str, status: u16, body: &[u8], id: &str) -> Verdict {
         200 => match reply.as_ref().and_then(|reply| reply.get("result")) {
             Some(Value::Object(stored)) => match stored.get("id").and_then(Value::as_str) {
                 Some(stored) if stored == id => Verdict::Accepted,
+                // It is not shown: it is somebody else's.
                 _ => Verdict::Rejected {
-                    words: words("the parser answered with an entry of another id"),
+                    words: format!("{sent} answered {status} with an entry of another id"),
                 },
             },
             Some(Value::Array(parts)) => {
@@ -63,6 +64,9 @@ pub fn judge_create(sent: &str, status: u16, body: &[u8], id: &str) -> Verdict {
             }
             _ => Verdict::Rejected { words: words("the parser failed") },
         },
+        402..=499 if !matches!(status, 408 | 425 | 429) => {
+            Verdict::Rejected { words: words("the parser does not take the request") }
+        }
         _ => Verdict::Unanswered { words: words("the parser cannot be used now") },
     }
 }
@@ -77,7 +81,7 @@ fn judge_failure(said: &str, answered: &str) -> Verdict {
                 "the network's policy does not allow this cluster: {why}. Settle it with the network's operator, then restart, or change the cluster file"
             )),
         }
-    } else if said.contains("413 ") {
+    } else if said.contains("413 Client Error") {
         Verdict::Refused {
             words: words(
                 "the document is larger than the 100 KiB that the network's registry takes",
@@ -125,6 +129,8 @@ pub fn judge_read(
         (500, Some(Value::String(said))) if said.contains("HTTP error occurred: 404") => {
             Held::Absent
         }
+        // It is not shown: it may be somebody else's entry.
+        (200, _) => unreadable(sent, status, b"no entry", "is gatewayUrl that of AIOS's gateway?"),
         _ => unreadable(sent, status, body, "is gatewayUrl that of AIOS's gateway?"),
     }
 }

@@ -15,8 +15,8 @@ pub(super) const NAMES: &str = "clusterMetadata.additionalInfo.joinCommand";
 /// What stands in the place of a secret that is not shown.
 const MASK: &str = "*** masked ***";
 
-/// A word of a secret that is shorter than this is no secret by itself: `kubeadm`, `join`.
-const SHORTEST_WORD: usize = 12;
+/// A text or a word of it that is shorter than this is no secret by itself: `kubeadm`, `join`.
+const SHORTEST: usize = 12;
 
 /// Masks a document's secrets. `true`: there was one.
 pub fn mask(document: &mut ClusterDocument) -> bool {
@@ -49,13 +49,12 @@ pub(super) fn redact(reply: Vec<u8>, document: &ClusterDocument) -> Vec<u8> {
     }
     let mut shown = String::from_utf8_lossy(&reply).into_owned();
     for secret in &secrets {
-        // As it is, and as JSON writes it.
+        // As it is, as JSON writes it, and what it is made of.
         let escaped = Value::from(secret.as_str()).to_string();
-        for whole in [escaped.trim_matches('"'), secret] {
-            shown = shown.replace(whole, MASK);
-        }
-        for word in secret.split_whitespace().filter(|word| word.len() >= SHORTEST_WORD) {
-            shown = shown.replace(word, MASK);
+        let words = secret.split(|c: char| c.is_whitespace() || c == '=');
+        let forms = [escaped.trim_matches('"'), secret].into_iter().chain(words);
+        for form in forms.filter(|form| form.len() >= SHORTEST && *form != document.id) {
+            shown = shown.replace(form, MASK);
         }
     }
     shown.into_bytes()
