@@ -166,10 +166,11 @@ fn speed(read: Result<Option<u64>, ReadError>) -> Reading<u64> {
 /// An interface's `speed` in Mbit/s; `None` where it is unknown: 0, or `SPEED_UNKNOWN` of
 /// include/uapi/linux/ethtool.h, which is -1 and was printed as an unsigned number of 16 or 32 bits.
 fn parse_speed(text: &str) -> Result<Option<u64>, ParseError> {
-    match text {
-        "-1" | "0" | "65535" | "4294967295" => Ok(None),
-        _ => parse_decimal(text).map(Some),
+    const UNKNOWN: [u64; 3] = [0, u16::MAX as u64, u32::MAX as u64];
+    if text == "-1" {
+        return Ok(None);
     }
+    parse_decimal(text).map(|mbps| Some(mbps).filter(|mbps| !UNKNOWN.contains(mbps)))
 }
 
 /// A port's `rate`, such as `100 Gb/sec (4X EDR)` or `2.5 Gb/sec (1X SDR)`, in Mbit/s.
@@ -445,6 +446,7 @@ mod tests {
             ("10", Some(10)),
             ("-1", None),
             ("0", None),
+            ("00", None),
             ("65535", None),
             ("4294967295", None),
         ] {
