@@ -36,6 +36,7 @@ lint: prerequisites $(CARGO_DENY) ## Formatting, clippy, documentation, licences
 .PHONY: golden
 golden: ## Writes the golden files anew; look at the difference before you commit it.
 	EXPECTORATE=overwrite $(CARGO) test --locked -p rollcall-agent --test hosts
+	EXPECTORATE=overwrite $(CARGO) test --locked -p rollcall-tests --test assemble
 
 .PHONY: release
 release: prerequisites ## Builds the two programs as they are shipped.
