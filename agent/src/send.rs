@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, InvalidHeaderValue};
 use reqwest::{Client, StatusCode};
-use rollcall_daemon::http::{BodyError, ClientError, client_builder, read_bounded};
+use rollcall_daemon::http::{BodyError, ClientError, below, client_builder, read_bounded};
 use rollcall_daemon::secret::{Secret, SecretError, read_token_file};
 use rollcall_report::{Assignment, NodeReport, REPORTS_PATH, Refusal, clean_text};
 use thiserror::Error;
@@ -47,8 +47,8 @@ impl Sender {
             .pool_max_idle_per_host(0)
             .build()
             .map_err(|source| SenderError::Client { source })?;
-        let mut url = aggregator.clone();
-        url.set_path(&format!("{}{REPORTS_PATH}", aggregator.path().trim_end_matches('/')));
+        let segments: Vec<&str> = REPORTS_PATH.split('/').skip(1).collect();
+        let url = below(aggregator, &segments);
         Ok(Self { client, url, token_file: token_file.to_owned() })
     }
 

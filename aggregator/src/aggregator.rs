@@ -157,16 +157,10 @@ impl Aggregator {
         assemble(&self.file.cluster, &self.file.overrides, nodes)
     }
 
-    /// Whether the first registration may go ahead.
-    pub fn gate(&self, assembly: &Assembly, now: Timestamp) -> Gate {
-        let first_seen = self.roll().entries().iter().map(|entry| entry.first_seen).min();
-        gate(
-            self.file.expect.as_ref(),
-            assembly.document.nodes.node_data.len(),
-            assembly.incomplete.len(),
-            first_seen,
-            now,
-        )
+    /// Whether the first registration may go ahead, by how many nodes are in the document and how
+    /// many are kept out of it.
+    pub fn gate(&self, complete: usize, incomplete: usize, now: Timestamp) -> Gate {
+        gate(self.file.expect.as_ref(), complete, incomplete, self.roll().first_seen(), now)
     }
 
     /// Whether a node has been silent for too long. After a start, silence counts from the start:

@@ -9,8 +9,8 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use rollcall_daemon::http::{
-    BodyError, ClientError, InvalidServiceUrl, check_service_url, client_builder, is_confidential,
-    read_bounded,
+    BodyError, ClientError, InvalidServiceUrl, below, check_service_url, client_builder,
+    is_confidential, read_bounded,
 };
 use rollcall_daemon::secret::{SecretError, read_token_file};
 use rollcall_report::{NodeName, Refusal};
@@ -196,11 +196,7 @@ impl Operator {
     }
 
     fn url(&self, segments: &[&str], query: Option<(&str, &str)>) -> Url {
-        let mut url = self.server.clone();
-        // Only a URL that cannot be a base has no segments; such a one gets no answer either.
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(segments);
-        }
+        let mut url = below(&self.server, segments);
         if let Some((key, value)) = query {
             url.query_pairs_mut().append_pair(key, value);
         }

@@ -326,6 +326,12 @@ impl Roll {
         entries
     }
 
+    /// When the first of the nodes first reported.
+    pub fn first_seen(&self) -> Option<Timestamp> {
+        let stored = self.slots.values().filter_map(|slot| slot.stored.as_ref());
+        stored.map(|(_, entry)| entry.first_seen).min()
+    }
+
     /// A node.
     pub fn get(&self, name: &NodeName) -> Option<&Entry> {
         self.slots.get(name)?.stored.as_ref().map(|(_, entry)| entry)

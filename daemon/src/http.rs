@@ -82,6 +82,17 @@ pub fn check_service_url(url: &Url) -> Result<(), InvalidServiceUrl> {
     }
 }
 
+/// A path below a service's URL, whether or not that ends with a slash.
+#[must_use]
+pub fn below(base: &Url, segments: &[&str]) -> Url {
+    let mut url = base.clone();
+    // Only a URL that cannot be a base has no segments; HTTP's always can.
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty().extend(segments);
+    }
+    url
+}
+
 /// A URL that no service can be reached at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum InvalidServiceUrl {
@@ -172,6 +183,19 @@ mod tests {
         ] {
             let parsed = Url::parse(url).expect("a URL");
             assert_eq!(is_confidential(&parsed), expected, "{url}: {why}");
+        }
+    }
+
+    #[test]
+    fn paths_below_a_url() {
+        for (base, expected) in [
+            ("https://a.example", "https://a.example/v1/x%2Fy"),
+            ("https://a.example/", "https://a.example/v1/x%2Fy"),
+            ("https://a.example/roll", "https://a.example/roll/v1/x%2Fy"),
+            ("https://a.example/roll/", "https://a.example/roll/v1/x%2Fy"),
+        ] {
+            let base = Url::parse(base).expect("a URL");
+            assert_eq!(below(&base, &["v1", "x/y"]).as_str(), expected);
         }
     }
 

@@ -18,7 +18,7 @@ use super::views::{DocumentView, NodesView, StatusView};
 use crate::aggregator::Aggregator;
 use crate::cluster_file::Target;
 use crate::refusal::Refused;
-use crate::store::{Write, WriteError};
+use crate::store::{Permit, Write, WriteError};
 
 #[derive(Debug)]
 struct Admin {
@@ -83,9 +83,7 @@ async fn forget(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
-    admin.access.act(&headers)?;
-    let name = node_name(&name)?;
-    let permit = admin.aggregator.store.reserve().await.map_err(not_stored)?;
+    let (name, permit) = admin.act_on(&headers, &name).await?;
     let (pending, ticket) = {
         let mut roll = admin.aggregator.roll();
         let ticket = roll.leave(&name).ok_or_else(|| no_such_node(&name))?;
@@ -100,9 +98,7 @@ async fn rebind(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
-    admin.access.act(&headers)?;
-    let name = node_name(&name)?;
-    let permit = admin.aggregator.store.reserve().await.map_err(not_stored)?;
+    let (name, permit) = admin.act_on(&headers, &name).await?;
     let (pending, change) = {
         let mut roll = admin.aggregator.roll();
         let change = roll.rebind(&name).ok_or_else(|| no_such_node(&name))?;
@@ -115,6 +111,20 @@ async fn rebind(
 }
 
 impl Admin {
+    /// Lets an operator act on a node, and waits for room in the store's queue.
+    async fn act_on(
+        &self,
+        headers: &HeaderMap,
+        name: &str,
+    ) -> Result<(NodeName, Permit<'_>), Refused> {
+        self.access.act(headers)?;
+        let name = name.parse().map_err(|error: InvalidNodeName| {
+            Refused::new(RefusalCode::Malformed, error.to_string())
+        })?;
+        let permit = self.aggregator.store.reserve().await.map_err(not_stored)?;
+        Ok((name, permit))
+    }
+
     fn target(&self, name: &str) -> Result<&Target, Refused> {
         let targets = &self.aggregator.file.targets;
         targets.iter().find(|target| target.name.as_str() == name).ok_or_else(|| {
@@ -126,11 +136,6 @@ impl Admin {
             )
         })
     }
-}
-
-fn node_name(text: &str) -> Result<NodeName, Refused> {
-    text.parse()
-        .map_err(|error: InvalidNodeName| Refused::new(RefusalCode::Malformed, error.to_string()))
 }
 
 fn no_such_node(name: &NodeName) -> Refused {

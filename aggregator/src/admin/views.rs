@@ -200,7 +200,7 @@ impl StatusView {
         });
         let targets: Vec<TargetView> = targets.collect();
         let is_first = targets.is_empty() || targets.iter().any(|it| it.state.entry_at.is_none());
-        let waiting_for = match aggregator.gate(&aggregator.assemble(), now) {
+        let waiting_for = match aggregator.gate(counts.complete, counts.incomplete, now) {
             Gate::Closed { why, .. } if is_first => Some(why),
             Gate::Open | Gate::Closed { .. } => None,
         };

@@ -59,7 +59,8 @@ impl Executor {
     async fn turn(&mut self, roll: &mut watch::Receiver<u64>) -> Result<(), WriteError> {
         let now = Timestamp::now();
         let assembly = self.aggregator.assemble();
-        let gate = self.aggregator.gate(&assembly, now);
+        let complete = assembly.document.nodes.node_data.len();
+        let gate = self.aggregator.gate(complete, assembly.incomplete.len(), now);
         let submission =
             match Submission::new(assembly.document, self.aggregator.installation, &self.target) {
                 Ok(submission) => submission,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request};
-use rollcall_daemon::http::{BodyError, ClientError, client_builder, read_bounded};
+use rollcall_daemon::http::{BodyError, ClientError, below, client_builder, read_bounded};
 use rollcall_report::error_chain;
 use thiserror::Error;
 use url::Url;
@@ -145,14 +145,4 @@ enum ExchangeError {
     Http { source: reqwest::Error },
     #[error("status {status}, but no whole reply")]
     Body { status: u16, source: BodyError },
-}
-
-/// A path below a base URL, whether or not the base ends with a slash.
-fn below(base: &Url, segments: &[&str]) -> Url {
-    let mut url = base.clone();
-    // Only a URL that cannot be a base has no segments; http and https URLs always can.
-    if let Ok(mut path) = url.path_segments_mut() {
-        path.pop_if_empty().extend(segments);
-    }
-    url
 }
