@@ -9,5 +9,7 @@ pub fn build(node: NodeIdentity, inventory: Inventory) -> NodeReport {
         agent: Agent { version: env!("CARGO_PKG_VERSION").to_owned() },
         node,
         inventory,
+        health: None,
+        passed_over: Vec::new(),
     }
 }

@@ -173,6 +173,8 @@ fn gpus_that_are_not_there_lost_or_unmeasured() {
         compute_capability: Some(ComputeCapability { major: 9, minor: 0 }),
         uuid: Some(format!("GPU-{index}")),
         pci_address: None,
+        active_nvlinks: None,
+        mig: None,
     };
     let driver = |gpus, failures| {
         Reading::Known(NvidiaDriver { version: None, cuda_version: None, gpus, failures })
@@ -255,6 +257,8 @@ fn gpus_that_are_not_there_lost_or_unmeasured() {
         inventory.gpus = Reading::Known(Gpus {
             nvidia_pci_devices: on_bus,
             passed_through: 0,
+            lost: Vec::new(),
+            amd: Reading::Absent,
             nvidia_driver,
             unmeasured,
         });
@@ -344,6 +348,8 @@ prop_compose! {
             compute_capability: None,
             uuid: None,
             pci_address: None,
+            active_nvlinks: None,
+            mig: None,
         }).collect();
         Inventory {
             machine: Reading::Absent,
@@ -357,6 +363,8 @@ prop_compose! {
             gpus: Reading::Known(Gpus {
                 nvidia_pci_devices: Reading::Known(u32::try_from(gpus.len()).expect("few")),
                 passed_through: 0,
+            lost: Vec::new(),
+            amd: Reading::Absent,
                 nvidia_driver: Reading::Known(NvidiaDriver {
                     version: None, cuda_version: None, gpus, failures: vec![],
                 }),

@@ -332,6 +332,8 @@ fn what_is_truly_gone_is_gone() {
     without.inventory.gpus = Reading::Known(Gpus {
         nvidia_pci_devices: Reading::Known(0),
         passed_through: 0,
+        lost: Vec::new(),
+        amd: Reading::Absent,
         nvidia_driver: Reading::Absent,
         unmeasured: vec![],
     });

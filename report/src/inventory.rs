@@ -118,6 +118,10 @@ pub struct Machine {
     /// When the machine was booted, in seconds since the epoch (`btime` of `/proc/stat`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_time_seconds: Option<u64>,
+    /// The kernel's name for this boot (`/proc/sys/kernel/random/boot_id`): another one after every
+    /// boot. The boot time cannot stand in for it, since it moves when the clock is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
     /// Who made the machine, as its firmware says (DMI).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vendor: Option<String>,
@@ -248,13 +252,22 @@ pub enum Link {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Gpus {
-    /// NVIDIA GPUs on the PCI bus that this host drives itself; absent where there is no PCI bus to look at.
+    /// NVIDIA GPUs on the PCI bus that this host drives itself, the expected ones; absent where there
+    /// is no PCI bus to look at.
     pub nvidia_pci_devices: Reading<u32>,
+    /// PCI addresses of those that NVIDIA's driver does not answer for, while it answers as a whole:
+    /// the lost ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<String>,
     /// NVIDIA GPUs that are handed on to virtual machines (bound to vfio-pci); not part of the others.
     pub passed_through: u32,
     /// What NVIDIA's driver says. Absent: no NVIDIA GPU, so it was not asked. Failed: there are
     /// GPUs and the driver or its library does not answer.
     pub nvidia_driver: Reading<NvidiaDriver>,
+    /// AMD's GPUs, as their kernel driver tells in sysfs, in the order of their PCI addresses; absent
+    /// where there are none.
+    #[serde(default = "Reading::absent", skip_serializing_if = "Reading::is_absent")]
+    pub amd: Reading<Vec<AmdGpu>>,
     /// Accelerators that are there and that rollcall cannot measure.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unmeasured: Vec<Accelerator>,
@@ -264,9 +277,15 @@ impl Gpus {
     /// What failed among the GPUs, where something did.
     #[must_use]
     pub fn failure(&self) -> Option<&str> {
-        self.nvidia_pci_devices.failure().or_else(|| self.nvidia_driver.failure()).or_else(|| {
-            self.nvidia_driver.known()?.gpus.iter().find_map(|gpu| gpu.memory_bytes.failure())
-        })
+        let nvidia = self.nvidia_driver.known();
+        let amd = self.amd.known().into_iter().flatten();
+        self.nvidia_pci_devices
+            .failure()
+            .or_else(|| self.nvidia_driver.failure())
+            .or_else(|| nvidia?.failures.first().map(|failure| failure.reason.as_str()))
+            .or_else(|| nvidia?.gpus.iter().find_map(|gpu| gpu.memory_bytes.failure()))
+            .or_else(|| self.amd.failure())
+            .or_else(|| amd.into_iter().find_map(|gpu| gpu.memory_bytes.failure()))
     }
 }
 
@@ -306,6 +325,37 @@ pub struct Gpu {
     /// Where it sits, for example `0000:17:00.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pci_address: Option<String>,
+    /// How many of its NVLinks are active; `None` where the driver does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_nvlinks: Option<u32>,
+    /// Its division into instances (MIG); `None` where it is not divided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mig: Option<Vec<MigInstance>>,
+}
+
+/// A part of a GPU that is divided into instances (MIG). The GPU counts, with all its memory, and
+/// not its parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MigInstance {
+    /// The driver's name for it, for example `NVIDIA A100-SXM4-80GB MIG 1g.10gb`.
+    pub model: String,
+    /// The instance's memory in bytes.
+    pub memory_bytes: Reading<u64>,
+}
+
+/// An AMD GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AmdGpu {
+    /// Where it sits, for example `0000:c1:00.0`.
+    pub pci_address: String,
+    /// PCI device, for example `0x74a1`.
+    pub device_id: String,
+    /// The maker's name for it, for example `AMD Instinct MI300X`.
+    pub model: String,
+    /// Total memory in bytes; absent where it shares the machine's.
+    pub memory_bytes: Reading<u64>,
 }
 
 /// A GPU that the driver lists and that does not answer.

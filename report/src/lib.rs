@@ -11,6 +11,7 @@
 //! readers ignore what they do not know, and the aggregator keeps the report as it was sent. The
 //! frozen reports under `examples/` must parse for ever.
 
+mod health;
 mod identity;
 mod inventory;
 mod plausible;
@@ -19,14 +20,15 @@ mod reply;
 
 use serde::{Deserialize, Serialize};
 
+pub use health::{Health, PassedOver};
 pub use identity::{
     IdSource, InvalidMachineHash, InvalidNodeId, InvalidNodeName, MachineHash, NodeId,
     NodeIdentity, NodeName,
 };
 pub use inventory::{
-    Accelerator, Attachment, ComputeCapability, Cpu, Disk, Gpu, GpuFailure, Gpus,
-    InvalidComputeCapability, Inventory, Link, Machine, Memory, Nic, NicKind, NvidiaDriver,
-    Subject, Swap,
+    Accelerator, AmdGpu, Attachment, ComputeCapability, Cpu, Disk, Gpu, GpuFailure, Gpus,
+    InvalidComputeCapability, Inventory, Link, Machine, Memory, MigInstance, Nic, NicKind,
+    NvidiaDriver, Subject, Swap,
 };
 pub use plausible::{Implausible, MAX_TEXT_CHARS, clean_text};
 pub use reading::{Reading, error_chain};
@@ -53,6 +55,13 @@ pub struct NodeReport {
     pub node: NodeIdentity,
     /// What the node has.
     pub inventory: Inventory,
+    /// What the agent says of its own looking. No part of what makes a report news.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    /// What was looked at and does not count, by rule: counts and a few examples. No part of what
+    /// makes a report news; `rollcall-agent explain` shows all of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<PassedOver>,
 }
 
 /// The program that made a report.

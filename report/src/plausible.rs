@@ -16,6 +16,8 @@ const MAX_SPEED_MBPS: u64 = 10_000_000;
 const MAX_DISKS: u64 = 4096;
 const MAX_NICS: u64 = 1024;
 const MAX_GPUS: u64 = 256;
+const MAX_MIG_INSTANCES: u64 = 64;
+const MAX_RULES: u64 = 256;
 
 /// A report that cannot be true.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -80,7 +82,9 @@ impl NodeReport {
         self.check_disks()?;
         self.check_nics()?;
         self.check_gpus()?;
-        self.check_reasons()
+        self.check_amd_gpus()?;
+        self.check_reasons()?;
+        self.check_explanation()
     }
 
     /// Every reason, also those that [`Inventory::failures`] leaves out behind a first one.
@@ -111,6 +115,13 @@ impl NodeReport {
         reason("gpus.nvidiaDriver", &gpus.nvidia_driver)?;
         for gpu in gpus.nvidia_driver.known().into_iter().flat_map(|driver| &driver.gpus) {
             reason("gpus.nvidiaDriver.gpus.memoryBytes", &gpu.memory_bytes)?;
+            for instance in gpu.mig.iter().flatten() {
+                reason("gpus.nvidiaDriver.gpus.mig.memoryBytes", &instance.memory_bytes)?;
+            }
+        }
+        reason("gpus.amd", &gpus.amd)?;
+        for gpu in gpus.amd.known().into_iter().flatten() {
+            reason("gpus.amd.memoryBytes", &gpu.memory_bytes)?;
         }
         Ok(())
     }
@@ -123,6 +134,7 @@ impl NodeReport {
                 ("kernelRelease", &machine.kernel_release),
                 ("vendor", &machine.vendor),
                 ("product", &machine.product),
+                ("bootId", &machine.boot_id),
             ];
             for (name, value) in fields {
                 optional_text(&format!("inventory.machine.{name}"), value.as_deref())?;
@@ -209,11 +221,61 @@ impl NodeReport {
             if let Some(&memory) = gpu.memory_bytes.known() {
                 number(&format!("{field}.memoryBytes"), memory, 1, MAX_GPU_MEMORY_BYTES)?;
             }
+            let instances = gpu.mig.as_deref().unwrap_or_default();
+            number(&format!("the number of {field}.mig"), count(instances), 0, MAX_MIG_INSTANCES)?;
+            for instance in instances {
+                text(&format!("{field}.mig.model"), &instance.model)?;
+            }
         }
         for failure in &driver.failures {
             text("inventory.gpus.nvidiaDriver.failures.reason", &failure.reason)?;
         }
         Ok(())
+    }
+}
+
+impl NodeReport {
+    fn check_amd_gpus(&self) -> Result<(), Implausible> {
+        let Some(gpus) = self.inventory.gpus.known() else { return Ok(()) };
+        number("the number of inventory.gpus.lost", count(&gpus.lost), 0, MAX_GPUS)?;
+        for address in &gpus.lost {
+            text("inventory.gpus.lost", address)?;
+        }
+        let Some(amd) = gpus.amd.known() else { return Ok(()) };
+        number("the number of inventory.gpus.amd", count(amd), 0, MAX_GPUS)?;
+        unique("inventory.gpus.amd", amd.iter().map(|gpu| gpu.pci_address.as_str()))?;
+        for gpu in amd {
+            text("inventory.gpus.amd.pciAddress", &gpu.pci_address)?;
+            text("inventory.gpus.amd.deviceId", &gpu.device_id)?;
+            text("inventory.gpus.amd.model", &gpu.model)?;
+            if let Some(&memory) = gpu.memory_bytes.known() {
+                let field = format!("inventory.gpus.amd.{}.memoryBytes", gpu.pci_address);
+                number(&field, memory, 1, MAX_GPU_MEMORY_BYTES)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is only for people is bounded like the rest: it is shown and kept, too.
+    fn check_explanation(&self) -> Result<(), Implausible> {
+        number("the number of passedOver", count(&self.passed_over), 0, MAX_RULES)?;
+        for passed_over in &self.passed_over {
+            text("passedOver.rule", &passed_over.rule)?;
+            number(
+                "the number of passedOver.examples",
+                count(&passed_over.examples),
+                0,
+                MAX_RULES,
+            )?;
+            for example in &passed_over.examples {
+                text("passedOver.examples", example)?;
+            }
+        }
+        let Some(health) = &self.health else { return Ok(()) };
+        number("the number of health.lostGpus", count(&health.lost_gpus), 0, MAX_GPUS)?;
+        number("the number of health.unknownSpeeds", count(&health.unknown_speeds), 0, MAX_NICS)?;
+        health.lost_gpus.iter().try_for_each(|address| text("health.lostGpus", address))?;
+        health.unknown_speeds.iter().try_for_each(|nic| text("health.unknownSpeeds", nic))
     }
 }
 

@@ -29,6 +29,17 @@ impl<T> Reading<T> {
         }
     }
 
+    /// A reading of what is not there, for fields that older reports lack.
+    #[must_use]
+    pub const fn absent() -> Self {
+        Self::Absent
+    }
+
+    /// Whether there is no such thing.
+    pub const fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
     /// Why there is no value, where the reading failed.
     pub fn failure(&self) -> Option<&str> {
         match self {

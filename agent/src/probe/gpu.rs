@@ -44,6 +44,8 @@ pub(super) fn probe(root: &HostRoot, nvml_library: &Path) -> Reading<Gpus> {
         },
         nvidia_pci_devices,
         passed_through: counts.passed_through,
+        lost: Vec::new(),
+        amd: Reading::Absent,
         unmeasured: counts.unmeasured,
     })
 }

@@ -32,6 +32,7 @@ fn read(root: &HostRoot) -> Result<Machine, ReadError> {
         // Every Linux tells it: where it is missing, this is no host's root.
         kernel_release: known_text(&root.read("/proc/sys/kernel/osrelease")?),
         boot_time_seconds,
+        boot_id: text("/proc/sys/kernel/random/boot_id")?,
         vendor: text("/sys/class/dmi/id/sys_vendor")?,
         product: text("/sys/class/dmi/id/product_name")?,
     })

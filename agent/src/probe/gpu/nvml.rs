@@ -77,6 +77,8 @@ fn read_gpu(nvml: &Nvml, index: u32) -> Result<Gpu, Code> {
         }),
         uuid: device.uuid().ok().as_deref().and_then(known_text),
         pci_address: device.pci_info().ok().and_then(|pci| known_text(&sysfs_address(&pci.bus_id))),
+        active_nvlinks: None,
+        mig: None,
     })
 }
 
