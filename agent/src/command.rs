@@ -7,10 +7,13 @@ use rollcall_daemon::shutdown;
 use rollcall_report::error_chain;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::task::JoinError;
 
 use crate::config::{Command, NodeConfig, RunConfig};
 use crate::host::HostRoot;
 use crate::identity::{IdentityError, identify};
+use crate::probe::Prober;
 use crate::report;
 use crate::run::{RunError, run};
 
@@ -26,11 +29,15 @@ pub fn execute(command: Command) -> Result<(), CommandError> {
     }
 }
 
-fn run_until_signalled(config: RunConfig) -> Result<(), CommandError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+fn runtime() -> Result<Runtime, CommandError> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| CommandError::Runtime { source })?;
+        .map_err(|source| CommandError::Runtime { source })
+}
+
+fn run_until_signalled(config: RunConfig) -> Result<(), CommandError> {
+    let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let signalled = shutdown::signalled().map_err(|source| CommandError::Signals { source })?;
         let address = config.listen;
@@ -46,10 +53,12 @@ fn run_until_signalled(config: RunConfig) -> Result<(), CommandError> {
 
 fn print_report(config: NodeConfig) -> Result<(), CommandError> {
     let root = HostRoot::new(&config.host_root);
-    let options = config.probe_options();
+    let mut prober = Prober::new(root.clone(), config.probe_options());
     let identity = identify(&root, config.node_name, config.node_id)
         .map_err(|source| CommandError::Identity { source })?;
-    let report = report::build(identity, crate::probe::probe(&root, &options));
+    let survey =
+        runtime()?.block_on(prober.probe()).map_err(|source| CommandError::Probe { source })?;
+    let report = report::build(identity, survey);
     for (subject, reason) in report.inventory.failures() {
         log::warn!(subject:% = subject, reason = reason; "probe failed");
     }
@@ -95,6 +104,12 @@ pub enum CommandError {
     Identity {
         /// What is unknown.
         source: IdentityError,
+    },
+    /// A probe did not come to its end, which is a bug.
+    #[error("a probe broke off: report this as a bug")]
+    Probe {
+        /// What the runtime said.
+        source: JoinError,
     },
     /// The report cannot be printed.
     #[error("the report cannot be printed")]

@@ -1,11 +1,13 @@
 //! `rollcall-agent`: probes the hardware of its node and reports it to the aggregator.
 //!
 //! The way of the data: [`host`] reads files below an injected root, [`probe`] makes an inventory
-//! of them, [`identity`] says whose it is, [`report`] puts both together, [`send`] posts it, and
-//! [`run`] does so again and again, when [`schedule`] says. [`command`] is what a person types.
+//! of them and a [`finding`] of each thing looked at, [`identity`] says whose it is, [`report`] puts
+//! all together, [`send`] posts it, and [`run`] does so again and again, when [`schedule`] says.
+//! [`command`] is what a person types.
 
 pub mod command;
 pub mod config;
+pub mod finding;
 pub mod host;
 pub mod identity;
 pub mod metrics;

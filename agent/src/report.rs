@@ -1,15 +1,18 @@
 //! Makes a report of what was found.
 
-use rollcall_report::{Agent, Inventory, NodeIdentity, NodeReport, SCHEMA_VERSION};
+use rollcall_report::{Agent, NodeIdentity, NodeReport, SCHEMA_VERSION};
+
+use crate::finding::passed_over;
+use crate::probe::Survey;
 
 /// The report of one node by this agent.
-pub fn build(node: NodeIdentity, inventory: Inventory) -> NodeReport {
+pub fn build(node: NodeIdentity, survey: Survey) -> NodeReport {
     NodeReport {
         schema_version: SCHEMA_VERSION,
         agent: Agent { version: env!("CARGO_PKG_VERSION").to_owned() },
         node,
-        inventory,
+        passed_over: passed_over(&survey.explanation),
+        inventory: survey.inventory,
         health: None,
-        passed_over: Vec::new(),
     }
 }

@@ -14,13 +14,13 @@ use rollcall_daemon::{observe, process};
 use rollcall_report::{Assignment, Inventory, NodeId, NodeIdentity, Subject, error_chain};
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::task::JoinError;
 
 use crate::config::RunConfig;
 use crate::host::HostRoot;
 use crate::identity::{IdentityError, identify};
 use crate::metrics::{Metrics, Outcome};
-use crate::probe::{ProbeOptions, probe};
+use crate::probe::{Prober, Survey};
 use crate::send::{SendError, Sender, SenderError};
 use crate::{report, schedule};
 
@@ -48,8 +48,7 @@ pub async fn run(
         .map_err(|source| RunError::Metrics { source })?;
     let readiness = Readiness::new();
     let reporter = Reporter {
-        root,
-        options: config.node.probe_options(),
+        prober: Prober::new(root, config.node.probe_options()),
         sender,
         metrics,
         not_ready: Some(readiness.latch("the first report to be accepted")),
@@ -93,8 +92,7 @@ fn require_token_file(path: &Path) -> Result<(), RunError> {
 
 /// Probes and reports in turn: never two probes at once.
 struct Reporter {
-    root: HostRoot,
-    options: ProbeOptions,
+    prober: Prober,
     identity: NodeIdentity,
     sender: Sender,
     metrics: Metrics,
@@ -115,8 +113,8 @@ struct Reporter {
 impl Reporter {
     async fn report_for_ever(mut self) -> Result<Infallible, RunError> {
         loop {
-            let inventory = self.probe().await?;
-            let report = report::build(self.identity.clone(), inventory);
+            let survey = self.probe().await?;
+            let report = report::build(self.identity.clone(), survey);
             let wait = match self.sender.send(&report).await {
                 Ok(assignment) => self.accepted(assignment),
                 Err(error) => self.not_accepted(&error),
@@ -126,18 +124,12 @@ impl Reporter {
         }
     }
 
-    /// Probes on a thread of its own, so that a slow device keeps nobody from reading metrics.
-    async fn probe(&mut self) -> Result<Inventory, RunError> {
-        let (root, options) = (self.root.clone(), self.options.clone());
-        let timed = move || {
-            let start = Instant::now();
-            (probe(&root, &options), start.elapsed())
-        };
-        let (inventory, took) =
-            spawn_blocking(timed).await.map_err(|source| RunError::Probe { source })?;
-        self.metrics.probed(&inventory, took);
-        self.log_probe_failures(&inventory);
-        Ok(inventory)
+    async fn probe(&mut self) -> Result<Survey, RunError> {
+        let start = Instant::now();
+        let survey = self.prober.probe().await.map_err(|source| RunError::Probe { source })?;
+        self.metrics.probed(&survey.inventory, start.elapsed());
+        self.log_probe_failures(&survey.inventory);
+        Ok(survey)
     }
 
     /// Logs what changed since the last probe, not what is still so.

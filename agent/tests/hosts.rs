@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rollcall_agent::host::HostRoot;
 use rollcall_agent::identity::identify;
-use rollcall_agent::probe::{ProbeOptions, probe};
+use rollcall_agent::probe::{ProbeOptions, Prober};
 use rollcall_agent::report;
 use rollcall_report::{NodeReport, Subject};
 
@@ -26,7 +26,10 @@ fn report_of(host: &str) -> NodeReport {
         count_removable: false,
     };
     let name = Some("node-1".parse().expect("a node name"));
-    report::build(identify(&root, name, None).expect("a name is given"), probe(&root, &options))
+    let identity = identify(&root, name, None).expect("a name is given");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let survey = runtime.block_on(Prober::new(root, options).probe()).expect("a survey");
+    report::build(identity, survey)
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rollcall_report::{Attachment, Disk, Reading, clean_text, error_chain};
 
 use super::{known_text, parse_decimal};
+use crate::finding::Probed;
 use crate::host::{Attributes, HostRoot, ParseError, ReadError};
 
 const BLOCK_DEVICES: &str = "/sys/block";
@@ -28,8 +29,9 @@ const FLOPPY_MAJOR: &str = "2";
 
 /// Lists the disks of the host. A disk that goes away meanwhile is left out; one that cannot be
 /// read is in the list without its size.
-pub(super) fn probe(root: &HostRoot, count_removable: bool) -> Reading<Vec<Disk>> {
-    Reading::from(collect(root).map(|devices| build(devices, count_removable)))
+pub(super) fn probe(root: &HostRoot, count_removable: bool) -> Probed<Reading<Vec<Disk>>> {
+    let reading = Reading::from(collect(root).map(|devices| build(devices, count_removable)));
+    Probed { reading, findings: Vec::new() }
 }
 
 /// What sysfs says of a block device.
@@ -378,7 +380,8 @@ mod tests {
         }
         // Listed, and gone when it is looked at.
         symlink("../devices/gone", block.join("sde")).expect("linked");
-        let disks = probe(&HostRoot::new(folder.path()), false).known().cloned().expect("a list");
+        let disks =
+            probe(&HostRoot::new(folder.path()), false).reading.known().cloned().expect("a list");
         assert_eq!(names(&disks), ["sda", "sdb", "sdc", "sdd"]);
         assert_eq!(disks[0].size_bytes, Reading::Known(4096));
         for (disk, words) in disks[1..].iter().zip([

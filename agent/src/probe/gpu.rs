@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rollcall_report::{Accelerator, Gpus, Reading, clean_text};
 
+use crate::finding::Probed;
 use crate::host::{Attributes, HostRoot, ParseError, ReadError};
 
 const PCI_DEVICES: &str = "/sys/bus/pci/devices";
@@ -24,14 +25,14 @@ const CLASS_OTHER_DISPLAY: u32 = 0x0380;
 const BASE_CLASS_ACCELERATOR: u32 = 0x12;
 
 /// Looks for GPUs on the PCI bus and asks NVIDIA's driver for its own where there may be any.
-pub(super) fn probe(root: &HostRoot, nvml_library: &Path) -> Reading<Gpus> {
+pub(super) fn probe(root: &HostRoot, nvml_library: &Path) -> Probed<Reading<Gpus>> {
     let bus = match collect(root) {
         Ok(functions) => functions.map_or(Reading::Absent, |all| Reading::Known(count(all))),
         Err(error) => Reading::from(Err(error)),
     };
     let nvidia_pci_devices = bus.clone().map(|counts| counts.nvidia);
     let counts = bus.known().cloned().unwrap_or_default();
-    Reading::Known(Gpus {
+    let reading = Reading::Known(Gpus {
         nvidia_driver: match nvidia_pci_devices {
             // The library is not even loaded where there is nothing for it to say.
             Reading::Known(0) => Reading::Absent,
@@ -47,7 +48,8 @@ pub(super) fn probe(root: &HostRoot, nvml_library: &Path) -> Reading<Gpus> {
         lost: Vec::new(),
         amd: Reading::Absent,
         unmeasured: counts.unmeasured,
-    })
+    });
+    Probed { reading, findings: Vec::new() }
 }
 
 /// What sysfs says of a PCI function. Source: Documentation/ABI/testing/sysfs-bus-pci.

@@ -3,11 +3,47 @@
 use rollcall_report::{Machine, Reading};
 
 use super::{known_text, parse_decimal};
+use crate::finding::{Finding, Probed, Rule, Verdict};
 use crate::host::{HostRoot, ParseError, ReadError};
 
+/// The rules for the machine as such.
+pub(super) const RULES: [Rule; 2] = [TOLD, UNREADABLE];
+
+const TOLD: Rule = Rule::new("told-by-the-kernel", "what the machine says of itself; no capacity");
+const UNREADABLE: Rule = Rule::new("unreadable", "a file that every Linux has cannot be read");
+
+const ARCHITECTURE: &str = "/proc/sys/kernel/arch";
+const KERNEL_RELEASE: &str = "/proc/sys/kernel/osrelease";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const STAT: &str = "/proc/stat";
+
 /// Reads what the machine says of itself. What it does not say is `None`.
-pub(super) fn probe(root: &HostRoot) -> Reading<Machine> {
-    Reading::from(read(root))
+pub(super) fn probe(root: &HostRoot) -> Probed<Reading<Machine>> {
+    match read(root) {
+        Ok(machine) => {
+            let findings = findings(&machine);
+            Probed { reading: Reading::Known(machine), findings }
+        }
+        Err(error) => Probed::failed("machine", UNREADABLE, &error),
+    }
+}
+
+fn findings(machine: &Machine) -> Vec<Finding> {
+    let boot_time = machine.boot_time_seconds.map(|seconds| seconds.to_string());
+    [
+        ("architecture", Some(&machine.architecture), ARCHITECTURE),
+        ("operating system", machine.operating_system.as_ref(), "/etc/os-release"),
+        ("kernel", machine.kernel_release.as_ref(), KERNEL_RELEASE),
+        ("boot time", boot_time.as_ref(), STAT),
+        ("boot", machine.boot_id.as_ref(), BOOT_ID),
+        ("vendor", machine.vendor.as_ref(), "/sys/class/dmi/id/sys_vendor"),
+        ("product", machine.product.as_ref(), "/sys/class/dmi/id/product_name"),
+    ]
+    .into_iter()
+    .filter_map(|(name, value, source)| {
+        Some(Finding::new(Verdict::Apart, TOLD, name).value(value?).source(source))
+    })
+    .collect()
 }
 
 fn read(root: &HostRoot) -> Result<Machine, ReadError> {
@@ -19,20 +55,19 @@ fn read(root: &HostRoot) -> Result<Machine, ReadError> {
         Some(text) => Some(text),
         None => root.read_if_present("/usr/lib/os-release")?,
     };
-    let boot_time_seconds = match root.parse("/proc/stat", parse_boot_time) {
+    let boot_time_seconds = match root.parse(STAT, parse_boot_time) {
         Err(ReadError::Missing { .. }) => None,
         result => Some(result?),
     };
     Ok(Machine {
         // The file is there since Linux 6.1. Before, the agent's own architecture is the node's:
         // agents for 32 bits are not built.
-        architecture: text("/proc/sys/kernel/arch")?
-            .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+        architecture: text(ARCHITECTURE)?.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
         operating_system: os_release.as_deref().and_then(parse_pretty_name),
         // Every Linux tells it: where it is missing, this is no host's root.
-        kernel_release: known_text(&root.read("/proc/sys/kernel/osrelease")?),
+        kernel_release: known_text(&root.read(KERNEL_RELEASE)?),
         boot_time_seconds,
-        boot_id: text("/proc/sys/kernel/random/boot_id")?,
+        boot_id: text(BOOT_ID)?,
         vendor: text("/sys/class/dmi/id/sys_vendor")?,
         product: text("/sys/class/dmi/id/product_name")?,
     })

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rollcall_report::{Link, Nic, NicKind, Reading, clean_text, error_chain};
 
 use super::{known_text, parse_decimal};
+use crate::finding::Probed;
 use crate::host::{Attributes, HostRoot, ParseError, ReadError};
 
 const INTERFACES: &str = "/sys/class/net";
@@ -18,8 +19,8 @@ const ADAPTER_BUSES: [&str; 5] = ["pci", "platform", "virtio", "vmbus", "xen"];
 
 /// Lists the host's adapters: those with an interface here, and the InfiniBand ports without one.
 /// The interfaces are those of the network namespace that `/sys` was mounted in.
-pub(super) fn probe(root: &HostRoot) -> Reading<Vec<Nic>> {
-    Reading::from(read(root))
+pub(super) fn probe(root: &HostRoot) -> Probed<Reading<Vec<Nic>>> {
+    Probed { reading: Reading::from(read(root)), findings: Vec::new() }
 }
 
 fn read(root: &HostRoot) -> Result<Vec<Nic>, ReadError> {
@@ -386,13 +387,13 @@ mod tests {
     fn an_interface_that_goes_away_is_left_out_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         let root = HostRoot::new(folder.path());
-        assert!(probe(&root).failure().is_some(), "without /sys nothing is known");
+        assert!(probe(&root).reading.failure().is_some(), "without /sys nothing is known");
         let interfaces = folder.path().join("sys/class/net");
         fs::create_dir_all(interfaces.join("eth0/device/pci")).expect("a folder");
         symlink("pci", interfaces.join("eth0/device/subsystem")).expect("linked");
         fs::write(interfaces.join("eth0/type"), "1\n").expect("written");
         symlink("../../devices/gone", interfaces.join("eth1")).expect("linked");
-        let nics = probe(&root).known().cloned().expect("a list");
+        let nics = probe(&root).reading.known().cloned().expect("a list");
         let names: Vec<&str> = nics.iter().map(|nic| nic.name.as_str()).collect();
         assert_eq!(names, ["eth0"]);
         assert_eq!(nics[0].speed_mbps, Reading::Absent, "there is no such attribute");
