@@ -4,16 +4,19 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 
 use rollcall_daemon::shutdown;
-use rollcall_report::error_chain;
+use rollcall_report::{NodeIdentity, error_chain};
+use serde::Serialize;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinError;
 
-use crate::config::{Command, NodeConfig, RunConfig};
-use crate::host::HostRoot;
+use crate::capture::{self, Capture, Manifest, Saved, WriteError};
+use crate::config::{CaptureConfig, Command, ExplainConfig, NodeConfig, Output, RunConfig};
+use crate::explain::{self, ExplanationView};
+use crate::host::{HostRoot, ReadError};
 use crate::identity::{IdentityError, identify};
-use crate::probe::Prober;
+use crate::probe::{Prober, Survey};
 use crate::report;
 use crate::run::{RunError, run};
 
@@ -25,7 +28,9 @@ use crate::run::{RunError, run};
 pub fn execute(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Run(config) => run_until_signalled(config),
-        Command::Probe(config) => print_report(config),
+        Command::Probe(config) => print_report(&config),
+        Command::Explain(config) => explain(&config),
+        Command::Capture(config) => capture(&config),
     }
 }
 
@@ -51,13 +56,8 @@ fn run_until_signalled(config: RunConfig) -> Result<(), CommandError> {
     outcome
 }
 
-fn print_report(config: NodeConfig) -> Result<(), CommandError> {
-    let root = HostRoot::new(&config.host_root);
-    let mut prober = Prober::new(root.clone(), config.probe_options());
-    let identity = identify(&root, config.node_name, config.node_id)
-        .map_err(|source| CommandError::Identity { source })?;
-    let survey =
-        runtime()?.block_on(prober.probe()).map_err(|source| CommandError::Probe { source })?;
+fn print_report(config: &NodeConfig) -> Result<(), CommandError> {
+    let Taken { identity, survey } = take(config, open(config)?)?;
     let report = report::build(identity, survey);
     for (subject, reason) in report.inventory.failures() {
         log::warn!(subject:% = subject, reason = reason; "probe failed");
@@ -65,9 +65,62 @@ fn print_report(config: NodeConfig) -> Result<(), CommandError> {
     if let Err(error) = report.check() {
         log::warn!(error = error_chain(&error); "an aggregator will refuse this report");
     }
-    let json = serde_json::to_string_pretty(&report)
+    print_json(&report)
+}
+
+fn explain(config: &ExplainConfig) -> Result<(), CommandError> {
+    let Taken { identity, survey } = take(&config.node, open(&config.node)?)?;
+    match config.output {
+        Output::Table => print(&explain::tables(&survey.explanation)),
+        Output::Json => print_json(&ExplanationView {
+            agent_version: env!("CARGO_PKG_VERSION"),
+            node: &identity.name,
+            subjects: &survey.explanation,
+        }),
+    }
+}
+
+fn capture(config: &CaptureConfig) -> Result<(), CommandError> {
+    let root = open(&config.node)?;
+    let (root, recorder, mut scrubber) = capture::record(root);
+    take(&config.node, root)?;
+    let manifest = Manifest::new(config.node.count_removable, None);
+    let capture = Capture::new(manifest, &recorder.record(), &mut scrubber);
+    capture::write(&capture, &config.path).map_err(|source| CommandError::Capture { source })?;
+    print(&format!(
+        "{} files saved to {}. Serial numbers, MAC addresses, UUIDs and the machine id are replaced; the host's name is not.",
+        capture.files.values().filter(|saved| matches!(saved, Saved::File(_))).count(),
+        config.path.display(),
+    ))
+}
+
+/// What a single probe brings home.
+struct Taken {
+    identity: NodeIdentity,
+    survey: Survey,
+}
+
+fn open(config: &NodeConfig) -> Result<HostRoot, CommandError> {
+    HostRoot::open(&config.host_root).map_err(|source| CommandError::HostRoot { source })
+}
+
+fn take(config: &NodeConfig, root: HostRoot) -> Result<Taken, CommandError> {
+    let identity = identify(&root, config.node_name.clone(), config.node_id.clone())
+        .map_err(|source| CommandError::Identity { source })?;
+    let mut prober = Prober::new(root, config.probe_options());
+    let survey =
+        runtime()?.block_on(prober.probe()).map_err(|source| CommandError::Probe { source })?;
+    Ok(Taken { identity, survey })
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), CommandError> {
+    let json = serde_json::to_string_pretty(value)
         .map_err(|source| CommandError::Print { source: source.into() })?;
-    writeln!(io::stdout().lock(), "{json}").map_err(|source| CommandError::Print { source })
+    print(&json)
+}
+
+fn print(text: &str) -> Result<(), CommandError> {
+    writeln!(io::stdout().lock(), "{text}").map_err(|source| CommandError::Print { source })
 }
 
 /// Why a command failed.
@@ -111,8 +164,20 @@ pub enum CommandError {
         /// What the runtime said.
         source: JoinError,
     },
-    /// The report cannot be printed.
-    #[error("the report cannot be printed")]
+    /// The host's root is a saved machine that cannot be read.
+    #[error("the host's root cannot be used")]
+    HostRoot {
+        /// What is wrong with it.
+        source: ReadError,
+    },
+    /// The capture cannot be written.
+    #[error("the machine is not saved")]
+    Capture {
+        /// Why.
+        source: WriteError,
+    },
+    /// The answer cannot be printed.
+    #[error("the answer cannot be printed")]
     Print {
         /// What the system said.
         source: io::Error,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
 use rollcall_daemon::http::{InvalidServiceUrl, check_service_url, is_confidential};
 use rollcall_report::{NodeId, NodeName};
@@ -43,6 +43,41 @@ pub enum Command {
     Run(RunConfig),
     /// Prints the report of this node as JSON.
     Probe(NodeConfig),
+    /// Shows what each number is made of: what counts, what does not, and by which rule.
+    Explain(ExplainConfig),
+    /// Saves what the probes read of this machine, without serial numbers, MAC addresses and other
+    /// ids, for a bug report.
+    Capture(CaptureConfig),
+}
+
+/// What to explain, and how.
+#[derive(Debug, Clone, Args)]
+pub struct ExplainConfig {
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// What to probe, and whose it is.
+    #[command(flatten)]
+    pub node: NodeConfig,
+}
+
+/// A form to print in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table for people.
+    Table,
+    /// JSON for programs.
+    Json,
+}
+
+/// What to save, and where.
+#[derive(Debug, Clone, Args)]
+pub struct CaptureConfig {
+    /// A new folder, or a new FILE.tar.gz. Unpacked, it serves as --host-root.
+    pub path: PathBuf,
+    /// What to probe, and whose it is.
+    #[command(flatten)]
+    pub node: NodeConfig,
 }
 
 /// What to probe, and whose it is.

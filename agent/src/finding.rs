@@ -86,14 +86,14 @@ impl Finding {
 
     /// What was read.
     #[must_use]
-    pub fn value(self, value: impl ToString) -> Self {
-        Self { value: clean_text(&value.to_string()), ..self }
+    pub fn value(self, value: impl Into<String>) -> Self {
+        Self { value: clean_text(&value.into()), ..self }
     }
 
     /// What told it.
     #[must_use]
-    pub fn source(self, source: impl ToString) -> Self {
-        Self { source: clean_text(&source.to_string()), ..self }
+    pub fn source(self, source: impl Into<String>) -> Self {
+        Self { source: clean_text(&source.into()), ..self }
     }
 
     /// What to do about it.

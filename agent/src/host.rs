@@ -1,13 +1,21 @@
 //! Reads the host's files below an injected root: `/` on the host itself, `/host` in a container,
-//! a fixture's folder in a test. Nothing in this crate opens `/proc`, `/sys` or `/etc` otherwise.
+//! a saved machine's folder. Nothing in this crate opens `/proc`, `/sys` or `/etc` otherwise.
+
+mod recording;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, FileType};
 use std::io::{self, Read as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use thiserror::Error;
+
+use crate::capture::Manifest;
+
+pub use recording::{Recorded, Recorder};
 
 /// The largest file that is read: `/proc/cpuinfo` of a machine with two thousand CPUs fits.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -19,12 +27,44 @@ const MAX_LINKS: usize = 40;
 #[derive(Debug, Clone)]
 pub struct HostRoot {
     root: PathBuf,
+    /// What a saved machine says of itself; `None` for one that runs.
+    manifest: Option<Arc<Manifest>>,
+    recorder: Option<Recorder>,
 }
 
 impl HostRoot {
-    /// Takes a folder as the host's root.
+    /// Takes a folder as the root of a host that runs.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), manifest: None, recorder: None }
+    }
+
+    /// Takes a folder as a host's root. A machine that was saved there answers as it did then, also
+    /// where its files could not be read.
+    ///
+    /// # Errors
+    ///
+    /// When it is a saved machine that this version cannot read.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, ReadError> {
+        let mut host = Self::new(root);
+        if let Some(text) = host.read_if_present(Manifest::FILE)? {
+            let manifest = Manifest::parse(&text).map_err(|source| ReadError::Manifest {
+                path: host.below(Path::new(Manifest::FILE)),
+                source,
+            })?;
+            host.manifest = Some(Arc::new(manifest));
+        }
+        Ok(host)
+    }
+
+    /// The same root; what is read below it is noted, too.
+    #[must_use]
+    pub fn recorded_by(self, recorder: Recorder) -> Self {
+        Self { recorder: Some(recorder), ..self }
+    }
+
+    /// What a saved machine says of itself; `None` for one that runs.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.manifest.as_deref()
     }
 
     /// The text of a file; bytes that are no UTF-8 (firmware tells its names in any encoding) are
@@ -34,15 +74,28 @@ impl HostRoot {
     ///
     /// [`ReadError::Missing`] where there is no such file, another where it could not be read.
     pub fn read(&self, path: impl AsRef<Path>) -> Result<String, ReadError> {
-        let path = self.locate(path.as_ref())?;
-        let failed = |source| ReadError::new(&path, source);
+        self.read_at(&self.follow(path.as_ref())?)
+    }
+
+    fn read_at(&self, found: &Found) -> Result<String, ReadError> {
+        let path = self.below(&found.path);
+        let failed = |source| self.failed(&found.path, source);
+        self.replay(&found.path)?;
+        if found.kind.is_some_and(|kind| {
+            kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device()
+        }) {
+            // Opening it might wait for ever.
+            return Err(ReadError::NoFile { path });
+        }
         let mut bytes = Vec::new();
         let file = File::open(&path).map_err(failed)?;
         file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
         if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_FILE_BYTES) {
             return Err(ReadError::TooLarge { path });
         }
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        self.record(&found.path, || Recorded::File(text.clone()));
+        Ok(text)
     }
 
     /// The text of a file, or `None` where there is no such file.
@@ -75,14 +128,17 @@ impl HostRoot {
     ///
     /// [`ReadError::Missing`] where there is no such folder, another where it could not be listed.
     pub fn list(&self, path: impl AsRef<Path>) -> Result<BTreeSet<String>, ReadError> {
-        let path = self.locate(path.as_ref())?;
-        let failed = |source| ReadError::new(&path, source);
-        fs::read_dir(&path)
+        let found = self.follow(path.as_ref())?.path;
+        let failed = |source| self.failed(&found, source);
+        self.replay(&found)?;
+        let names: BTreeSet<String> = fs::read_dir(self.below(&found))
             .map_err(failed)?
             .map(|entry| {
                 entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).map_err(failed)
             })
-            .collect()
+            .collect::<Result<_, _>>()?;
+        self.record(&found, || Recorded::Folder(names.clone()));
+        Ok(names)
     }
 
     /// The names in a folder, sorted, or `None` where there is no such folder.
@@ -105,19 +161,34 @@ impl HostRoot {
     ///
     /// [`ReadError::Missing`] where a part of the path does not exist.
     pub fn resolve(&self, path: impl AsRef<Path>) -> Result<PathBuf, ReadError> {
-        let asked = path.as_ref();
-        let mut resolved = PathBuf::from("/");
+        self.follow(path.as_ref()).map(|found| found.path)
+    }
+
+    fn follow(&self, path: &Path) -> Result<Found, ReadError> {
+        self.follow_from(Found { path: PathBuf::from("/"), kind: None }, path)
+    }
+
+    /// Follows a path from a folder that has been found already.
+    fn follow_from(&self, folder: Found, asked: &Path) -> Result<Found, ReadError> {
+        let mut found = if asked.is_absolute() {
+            Found { path: PathBuf::from("/"), kind: None }
+        } else {
+            folder
+        };
         let mut ahead = names(asked);
         let mut links = 0;
         while let Some(name) = ahead.pop() {
+            found.kind = None;
             if name == ".." {
-                resolved.pop();
+                found.path.pop();
                 continue;
             }
-            resolved.push(&name);
-            let here = self.below(&resolved);
-            let failed = |source| ReadError::new(&here, source);
-            if !fs::symlink_metadata(&here).map_err(failed)?.is_symlink() {
+            found.path.push(&name);
+            let here = self.below(&found.path);
+            let failed = |source| self.failed(&found.path, source);
+            let kind = fs::symlink_metadata(&here).map_err(failed)?.file_type();
+            if !kind.is_symlink() {
+                found.kind = Some(kind);
                 continue;
             }
             links += 1;
@@ -125,28 +196,61 @@ impl HostRoot {
                 return Err(ReadError::LinkLoop { path: self.below(asked) });
             }
             let target = fs::read_link(&here).map_err(failed)?;
+            self.record(&found.path, || Recorded::Link(target.clone()));
             if target.is_absolute() {
-                resolved = PathBuf::from("/");
+                found.path = PathBuf::from("/");
             } else {
-                resolved.pop();
+                found.path.pop();
             }
             ahead.extend(names(&target));
         }
-        Ok(resolved)
+        self.record(&found.path, || Recorded::Seen {
+            folder: found.kind.is_none_or(|kind| kind.is_dir()),
+        });
+        Ok(found)
     }
 
     /// A folder of attributes below this root.
     pub fn attributes(&self, folder: impl Into<PathBuf>) -> Attributes<'_> {
-        Attributes { root: self, folder: folder.into() }
-    }
-
-    fn locate(&self, path: &Path) -> Result<PathBuf, ReadError> {
-        Ok(self.below(&self.resolve(path)?))
+        let folder = folder.into();
+        Attributes { root: self, found: self.follow(&folder).ok(), folder }
     }
 
     fn below(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
+
+    /// What an error of the system means; one that is not about a missing file is noted.
+    fn failed(&self, path: &Path, source: io::Error) -> ReadError {
+        let number = source.raw_os_error();
+        let error = ReadError::new(&self.below(path), source);
+        if let (ReadError::Unreadable { .. }, Some(number)) = (&error, number) {
+            self.record(path, || Recorded::Error(number));
+        }
+        error
+    }
+
+    /// Fails where a saved machine did.
+    fn replay(&self, path: &Path) -> Result<(), ReadError> {
+        let number = self.manifest.as_ref().and_then(|manifest| manifest.errors.get(path));
+        number
+            .map_or(Ok(()), |number| Err(self.failed(path, io::Error::from_raw_os_error(*number))))
+    }
+
+    fn record(&self, path: &Path, what: impl FnOnce() -> Recorded) {
+        if let Some(recorder) = &self.recorder {
+            recorder.note(path, what());
+        }
+    }
+}
+
+/// Where a path leads, links followed.
+#[derive(Debug, Clone)]
+struct Found {
+    /// As the host has it.
+    path: PathBuf,
+    /// What is there; `None`: a folder that a path went back to.
+    kind: Option<FileType>,
 }
 
 /// The parts of a path that lead on from where it starts, the last one first.
@@ -164,6 +268,8 @@ fn names(path: &Path) -> Vec<OsString> {
 pub struct Attributes<'a> {
     root: &'a HostRoot,
     folder: PathBuf,
+    /// Where the folder is, so that its links are followed once and not for each attribute.
+    found: Option<Found>,
 }
 
 impl Attributes<'_> {
@@ -173,8 +279,15 @@ impl Attributes<'_> {
     ///
     /// When the attribute is there and cannot be read.
     pub fn read(&self, name: &str) -> Result<Option<String>, ReadError> {
-        let text = self.root.read_if_present(self.folder.join(name))?;
+        let text = if_present(self.follow(name).and_then(|found| self.root.read_at(&found)))?;
         Ok(text.map(|text| text.trim().to_owned()))
+    }
+
+    fn follow(&self, name: &str) -> Result<Found, ReadError> {
+        match &self.found {
+            Some(found) => self.root.follow_from(found.clone(), Path::new(name)),
+            None => self.root.follow(&self.folder.join(name)),
+        }
     }
 
     /// What `parse` makes of the attribute's text without the white space around it.
@@ -187,7 +300,24 @@ impl Attributes<'_> {
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, ParseError>,
     ) -> Result<T, ReadError> {
-        self.root.parse(self.folder.join(name), |text| parse(text.trim()))
+        let found = self.follow(name)?;
+        parse(self.root.read_at(&found)?.trim()).map_err(|source| ReadError::NotUnderstood {
+            path: self.root.below(&found.path),
+            source,
+        })
+    }
+
+    /// The attribute's text without the white space around it, or `None` where the kernel says that
+    /// it has no value: see [`ReadError::is_no_value`].
+    ///
+    /// # Errors
+    ///
+    /// When the attribute is there and cannot be read for another reason.
+    pub fn read_if_told(&self, name: &str) -> Result<Option<String>, ReadError> {
+        match self.read(name) {
+            Err(error) if error.is_no_value() => Ok(None),
+            result => result,
+        }
     }
 
     /// Whether the attribute is `1`.
@@ -205,7 +335,7 @@ impl Attributes<'_> {
     ///
     /// When it is there and cannot be followed.
     pub fn resolve(&self, name: &str) -> Result<Option<PathBuf>, ReadError> {
-        if_present(self.root.resolve(self.folder.join(name)))
+        if_present(self.follow(name).map(|found| found.path))
     }
 
     /// Whether there is an attribute, folder or link of that name.
@@ -258,6 +388,31 @@ pub enum ReadError {
         /// What the system said.
         source: io::Error,
     },
+    /// It says what cannot be beside something else.
+    #[error("{} is not believed: {words}", path.display())]
+    Contradiction {
+        /// The file.
+        path: PathBuf,
+        /// What cannot be.
+        words: &'static str,
+    },
+    /// It is a pipe, a socket or a device.
+    #[error("{} is no file, but a pipe, a socket or a device", path.display())]
+    NoFile {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// It says what a saved machine answered, and cannot be used.
+    #[error(
+        "{} is of no machine that this version can read: capture it again, or use the version that saved it",
+        path.display()
+    )]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
     /// It is larger than any such file is.
     #[error("{} has more than {MAX_FILE_BYTES} bytes, which no such file has", path.display())]
     TooLarge {
@@ -290,10 +445,16 @@ impl ReadError {
         }
     }
 
-    /// Whether the kernel answered EINVAL, which is how it says that an attribute has no value now.
-    pub fn is_invalid_argument(&self) -> bool {
-        matches!(self, Self::Unreadable { source, .. }
-            if source.kind() == io::ErrorKind::InvalidInput)
+    /// Whether the kernel answered as it does for an attribute that has no value now, or never has
+    /// one on this device. Any other error leaves the value unknown.
+    pub fn is_no_value(&self) -> bool {
+        const ENXIO: i32 = 6;
+        const EINVAL: i32 = 22;
+        const ENODATA: i32 = 61;
+        const EOPNOTSUPP: i32 = 95;
+        matches!(self, Self::Unreadable { source, .. } if source
+            .raw_os_error()
+            .is_some_and(|number| [ENXIO, EINVAL, ENODATA, EOPNOTSUPP].contains(&number)))
     }
 }
 

@@ -3,10 +3,13 @@
 //! The way of the data: [`host`] reads files below an injected root, [`probe`] makes an inventory
 //! of them and a [`finding`] of each thing looked at, [`identity`] says whose it is, [`report`] puts
 //! all together, [`send`] posts it, and [`run`] does so again and again, when [`schedule`] says.
-//! [`command`] is what a person types.
+//! [`command`] is what a person types; [`explain`] shows the findings, [`capture`] saves a machine so
+//! that it can be probed elsewhere.
 
+pub mod capture;
 pub mod command;
 pub mod config;
+pub mod explain;
 pub mod finding;
 pub mod host;
 pub mod identity;

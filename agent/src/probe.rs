@@ -8,6 +8,7 @@ mod machine;
 mod memory;
 mod network;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use rollcall_report::{Inventory, Subject, clean_text};
@@ -15,6 +16,9 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use crate::finding::{Explanation, Probed, Rule};
 use crate::host::{HostRoot, ParseError};
+
+/// The highest number of a CPU or a NUMA node that is believed.
+const MAX_NUMBER: u32 = u16::MAX as u32;
 
 /// What a probe can be told.
 #[derive(Debug, Clone)]
@@ -43,7 +47,9 @@ pub struct Prober {
 
 impl Prober {
     /// Prepares to take inventories of the host with this root.
-    pub fn new(root: HostRoot, options: ProbeOptions) -> Self {
+    pub fn new(root: HostRoot, mut options: ProbeOptions) -> Self {
+        // A saved machine answers as it did when it was saved.
+        options.count_removable |= root.manifest().is_some_and(|manifest| manifest.count_removable);
         Self { root, options }
     }
 
@@ -60,10 +66,6 @@ impl Prober {
 
 fn probe_all(root: &HostRoot, options: &ProbeOptions) -> Survey {
     let mut explanation = Explanation::new();
-    fn keep<T>(explanation: &mut Explanation, subject: Subject, probed: Probed<T>) -> T {
-        explanation.insert(subject, probed.findings);
-        probed.reading
-    }
     let inventory = Inventory {
         machine: keep(&mut explanation, Subject::Machine, machine::probe(root)),
         cpu: keep(&mut explanation, Subject::Cpu, cpu::probe(root)),
@@ -74,6 +76,12 @@ fn probe_all(root: &HostRoot, options: &ProbeOptions) -> Survey {
         gpus: keep(&mut explanation, Subject::Gpus, gpu::probe(root, &options.nvml_library)),
     };
     Survey { inventory, explanation }
+}
+
+/// Files a subject's findings and hands on its reading.
+fn keep<T>(explanation: &mut Explanation, subject: Subject, probed: Probed<T>) -> T {
+    explanation.insert(subject, probed.findings);
+    probed.reading
 }
 
 /// A text as a report may carry it, unless nothing is left of it.
@@ -87,13 +95,44 @@ fn parse_decimal(text: &str) -> Result<u64, ParseError> {
     number.ok_or_else(|| ParseError::new("a decimal number", text))
 }
 
+/// Parses a list of ranges such as `0-3,7`; an empty text is an empty list.
+/// Source: Documentation/admin-guide/kernel-parameters.rst, "cpu lists".
+fn parse_range_list(text: &str) -> Result<BTreeSet<u32>, ParseError> {
+    let invalid = || ParseError::new("a list of ranges such as 0-3,7", text);
+    let number = |text: &str| {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|number| digits && *number <= MAX_NUMBER)
+    };
+    let mut numbers = BTreeSet::new();
+    let ranges = text.trim_end_matches('\n');
+    if ranges.is_empty() {
+        return Ok(numbers);
+    }
+    for range in ranges.split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = number(first)
+            .zip(number(last))
+            .filter(|(first, last)| first <= last)
+            .ok_or_else(invalid)?;
+        numbers.extend(first..=last);
+    }
+    Ok(numbers)
+}
+
+/// Bytes as the document has them.
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes / (1024 * 1024))
+}
+
 /// Every rule of counting, by subject.
 pub fn rules() -> Vec<(Subject, Rule)> {
-    let all: [(Subject, &[Rule]); 4] = [
+    let all: [(Subject, &[Rule]); 6] = [
         (Subject::Machine, &machine::RULES),
         (Subject::Cpu, &cpu::RULES),
         (Subject::Memory, &memory::RULES),
         (Subject::Swap, &memory::SWAP_RULES),
+        (Subject::Disks, &disk::RULES),
+        (Subject::Nics, &network::RULES),
     ];
     all.into_iter()
         .flat_map(|(subject, rules)| rules.iter().map(move |&rule| (subject, rule)))

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinError;
 
 use crate::config::RunConfig;
-use crate::host::HostRoot;
+use crate::host::{HostRoot, ReadError};
 use crate::identity::{IdentityError, identify};
 use crate::metrics::{Metrics, Outcome};
 use crate::probe::{Prober, Survey};
@@ -36,7 +36,8 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let root = HostRoot::new(&config.node.host_root);
+    let root =
+        HostRoot::open(&config.node.host_root).map_err(|source| RunError::HostRoot { source })?;
     let identity = identify(&root, config.node.node_name.clone(), config.node.node_id.clone())
         .map_err(|source| RunError::Identity { source })?;
     require_token_file(&config.token_file)?;
@@ -194,6 +195,12 @@ pub enum RunError {
     Identity {
         /// What is unknown.
         source: IdentityError,
+    },
+    /// The host's root is a saved machine that cannot be read.
+    #[error("the host's root cannot be used")]
+    HostRoot {
+        /// What is wrong with it.
+        source: ReadError,
     },
     /// There is no token file.
     #[error("there is no token to report with: create the file that --token-file names")]

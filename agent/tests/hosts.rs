@@ -3,42 +3,81 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rollcall_agent::explain;
 use rollcall_agent::host::HostRoot;
 use rollcall_agent::identity::identify;
-use rollcall_agent::probe::{ProbeOptions, Prober};
+use rollcall_agent::probe::{self, ProbeOptions, Prober, Survey};
 use rollcall_agent::report;
-use rollcall_report::{NodeReport, Subject};
+use rollcall_report::{NodeIdentity, NodeReport, Subject};
 
 /// Relative, so that the paths in reasons are the same everywhere.
 const HOSTS: &str = "tests/hosts";
 
 /// The kinds of machines that must be there.
-const KINDS: [&str; 5] =
-    ["bare-minimum", "firecracker-vm", "gpu-without-driver", "rich-server", "wrong-root"];
+const KINDS: [&str; 20] = [
+    "amd-mi300x",
+    "bare-minimum",
+    "bond-vlan-sriov",
+    "cloud-accelerated-networking",
+    "container-host-mount",
+    "dm-multipath",
+    "emmc-boot-partitions",
+    "firecracker-vm",
+    "gpu-server-8-infiniband",
+    "gpu-without-driver",
+    "grace-hopper",
+    "intel-gaudi",
+    "nvidia-mig-display",
+    "nvidia-passthrough-lost",
+    "nvme-native-multipath",
+    "rich-server",
+    "software-raid-lvm",
+    "two-socket-offline-cpus",
+    "wrong-root",
+    "zram-and-swap-file",
+];
 
-fn report_of(host: &str) -> NodeReport {
-    let root = HostRoot::new(Path::new(HOSTS).join(host).join("root"));
+/// The host's root of a saved machine: a container sees it somewhere below its own.
+fn root_of(host: &str) -> HostRoot {
+    let root = Path::new(HOSTS).join(host).join("root");
+    let inside = root.join("host");
+    HostRoot::open(if inside.exists() { inside } else { root }).expect("a host's root")
+}
+
+fn take(host: &str) -> (NodeIdentity, Survey) {
     let options = ProbeOptions {
         nvml_library: PathBuf::from("/nonexistent/libnvidia-ml.so.1"),
         count_removable: false,
     };
     let name = Some("node-1".parse().expect("a node name"));
-    let identity = identify(&root, name, None).expect("a name is given");
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let survey = runtime.block_on(Prober::new(root, options).probe()).expect("a survey");
+    let identity = identify(&root_of(host), name, None).expect("a name is given");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut prober = Prober::new(root_of(host), options);
+    (identity, runtime.block_on(prober.probe()).expect("a survey"))
+}
+
+fn report_of(host: &str) -> NodeReport {
+    let (identity, survey) = take(host);
     report::build(identity, survey)
 }
 
-#[test]
-fn every_machine_gives_its_report() {
+fn hosts() -> Vec<String> {
     let mut hosts: Vec<String> = fs::read_dir(HOSTS)
         .expect("a folder")
         .map(|entry| entry.expect("an entry").file_name().into_string().expect("a plain name"))
         .collect();
     hosts.sort();
+    hosts
+}
+
+#[test]
+fn every_machine_gives_its_report_and_its_reasons() {
+    let hosts = hosts();
     assert_eq!(hosts, KINDS, "a machine's folder was added or lost");
     for host in hosts {
         let folder = Path::new(HOSTS).join(&host);
@@ -46,13 +85,63 @@ fn every_machine_gives_its_report() {
         let origin = note.contains("Constructed") || note.contains("Captured");
         assert!(origin, "{host}: NOTE.md must say where the files come from");
 
-        let mut report = report_of(&host);
+        let (identity, survey) = take(&host);
+        let explained = explain::tables(&survey.explanation) + "\n";
+        let mut report = report::build(identity, survey);
         assert_eq!(report.check(), Ok(()), "{host}: an aggregator would refuse it");
         assert_eq!(report.agent.version, env!("CARGO_PKG_VERSION"));
         "VERSION".clone_into(&mut report.agent.version);
         let json = serde_json::to_string_pretty(&report).expect("encodes") + "\n";
         expectorate::assert_contents(folder.join("report.json"), &json);
+        expectorate::assert_contents(folder.join("explain.txt"), &explained);
     }
+}
+
+/// A rule that decides on no saved machine could be anything.
+#[test]
+fn every_rule_decides_somewhere_and_is_documented() {
+    // These take a host of their own to show; their probes' own tests do.
+    const ELSEWHERE: [(Subject, &str); 0] = [];
+    let documentation = fs::read_to_string("../docs/counting.md").expect("the documentation");
+    let mut used = BTreeSet::new();
+    for host in hosts() {
+        for (subject, findings) in take(&host).1.explanation {
+            used.extend(findings.into_iter().map(|finding| (subject, finding.rule.name)));
+        }
+    }
+    let mut sections = BTreeMap::new();
+    for section in documentation.split("\n## ") {
+        let (heading, text) = section.split_once('\n').unwrap_or((section, ""));
+        sections.insert(heading, text);
+    }
+    let mut named = BTreeSet::new();
+    let mut wanting = Vec::new();
+    for (subject, rule) in probe::rules() {
+        assert!(
+            named.insert((subject, rule.name)),
+            "two rules of {subject} are named {}",
+            rule.name
+        );
+        let heading = match subject {
+            Subject::Machine => "Machine",
+            Subject::Cpu => "Processors",
+            Subject::Memory => "Memory",
+            Subject::Swap => "Swap",
+            Subject::Disks => "Disks",
+            Subject::Nics => "Network interfaces",
+            Subject::Gpus => "GPUs",
+        };
+        let line = format!("| `{}` |", rule.name);
+        if !sections.get(heading).is_some_and(|section| section.contains(&line)) {
+            wanting.push(format!("docs/counting.md: no {line} under {heading}"));
+        }
+        let shown = |rule| used.contains(rule) || ELSEWHERE.contains(rule);
+        if !shown(&(subject, rule.name)) {
+            wanting.push(format!("no machine under {HOSTS} shows {} of {subject}", rule.name));
+        }
+    }
+    assert!(wanting.is_empty(), "{wanting:#?}");
+    assert_eq!(used.difference(&named).next(), None, "a rule that probe::rules() does not list");
 }
 
 #[test]

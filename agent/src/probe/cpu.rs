@@ -4,12 +4,9 @@ use std::collections::BTreeSet;
 
 use rollcall_report::{Cpu, Reading};
 
-use super::known_text;
+use super::{known_text, parse_range_list};
 use crate::finding::{Finding, Probed, Rule, Verdict};
 use crate::host::{HostRoot, ParseError, ReadError};
-
-/// The highest number of a CPU or a NUMA node that is believed.
-const MAX_NUMBER: u32 = u16::MAX as u32;
 
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 const PRESENT: &str = "/sys/devices/system/cpu/present";
@@ -75,7 +72,7 @@ fn findings(root: &HostRoot, cpu: &Cpu, online: &BTreeSet<u32>) -> Vec<Finding> 
         possible.iter().filter(|cpu| !present.contains(cpu)).copied().collect();
     let mut findings = vec![
         Finding::new(Verdict::Counted, COUNTED, &format!("CPUs {}", range_list(online)))
-            .value(cpu.online)
+            .value(cpu.online.to_string())
             .source(ONLINE),
     ];
     for (rule, numbers, source) in [(OFFLINE, offline, PRESENT), (NOT_PRESENT, missing, POSSIBLE)] {
@@ -84,7 +81,7 @@ fn findings(root: &HostRoot, cpu: &Cpu, online: &BTreeSet<u32>) -> Vec<Finding> 
             let candidate = format!("CPUs {}", range_list(&numbers));
             findings.push(
                 Finding::new(Verdict::PassedOver, rule, &candidate)
-                    .value(count(&numbers))
+                    .value(count(&numbers).to_string())
                     .source(source),
             );
         }
@@ -143,30 +140,6 @@ fn parse_online(text: &str) -> Result<BTreeSet<u32>, ParseError> {
     Ok(numbers)
 }
 
-/// Parses a list of ranges such as `0-3,7`; an empty text is an empty list.
-/// Source: Documentation/admin-guide/kernel-parameters.rst, "cpu lists".
-fn parse_range_list(text: &str) -> Result<BTreeSet<u32>, ParseError> {
-    let invalid = || ParseError::new("a list of ranges such as 0-3,7", text);
-    let number = |text: &str| {
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse().ok().filter(|number| digits && *number <= MAX_NUMBER)
-    };
-    let mut numbers = BTreeSet::new();
-    let ranges = text.trim_end_matches('\n');
-    if ranges.is_empty() {
-        return Ok(numbers);
-    }
-    for range in ranges.split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (u32, u32) = number(first)
-            .zip(number(last))
-            .filter(|(first, last)| first <= last)
-            .ok_or_else(invalid)?;
-        numbers.extend(first..=last);
-    }
-    Ok(numbers)
-}
-
 /// The value of the first line `KEY : VALUE` of `/proc/cpuinfo`. Every CPU of a machine that
 /// Kubernetes runs on is of one kind, or the first speaks for all.
 fn cpuinfo_value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
@@ -185,6 +158,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::probe::MAX_NUMBER;
 
     #[test]
     fn range_lists() {

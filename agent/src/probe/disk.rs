@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rollcall_report::{Attachment, Disk, Reading, clean_text, error_chain};
 
-use super::{known_text, parse_decimal};
-use crate::finding::Probed;
+use super::{known_text, mib, parse_decimal};
+use crate::finding::{Finding, Probed, Rule, Verdict};
 use crate::host::{Attributes, HostRoot, ParseError, ReadError};
 
 const BLOCK_DEVICES: &str = "/sys/block";
@@ -24,14 +24,72 @@ const SECTOR_BYTES: u64 = 512;
 /// SCSI's `TYPE_ROM`: CD and DVD drives. Source: `include/scsi/scsi_proto.h`.
 const SCSI_TYPE_ROM: &str = "5";
 
-/// The major number of floppy drives. Source: Documentation/admin-guide/devices.txt.
+// Major numbers. Source: Documentation/admin-guide/devices.txt.
 const FLOPPY_MAJOR: &str = "2";
+const MTD_MAJOR: &str = "31";
+
+/// The rules for disks.
+pub(super) const RULES: [Rule; 12] = [
+    LOCAL,
+    NETWORK,
+    HIDDEN,
+    VIRTUAL,
+    OPTICAL,
+    FLOPPY,
+    RAW_FLASH,
+    HARDWARE_PARTITION,
+    REMOVABLE,
+    EMPTY,
+    ANOTHER_PATH,
+    UNREADABLE,
+];
+
+const LOCAL: Rule = Rule::new("disk", "a disk in or at this machine");
+const NETWORK: Rule = Rule::new(
+    "network-disk",
+    "a disk behind a network, which every machine that sees it would count again",
+);
+const HIDDEN: Rule =
+    Rule::new("hidden-path", "one of several paths to a disk that counts by its head");
+const VIRTUAL: Rule =
+    Rule::new("virtual", "made of other devices, of a file or of memory (loop, dm, md, zram, nbd)");
+const OPTICAL: Rule = Rule::new("optical", "an optical drive");
+const FLOPPY: Rule = Rule::new("floppy", "a floppy drive");
+const RAW_FLASH: Rule = Rule::new("raw-flash", "a flash chip's raw memory, as firmware has it");
+const HARDWARE_PARTITION: Rule =
+    Rule::new("hardware-partition", "a part of another disk, such as an eMMC's boot partition");
+const REMOVABLE: Rule = Rule::new("removable", "removable, and not asked for by --count-removable");
+const EMPTY: Rule = Rule::new("empty", "has no medium or no capacity");
+const ANOTHER_PATH: Rule =
+    Rule::new("another-path", "another path to a disk that counts already (same wwid)");
+const UNREADABLE: Rule = Rule::new("unreadable", "what it is or holds cannot be read");
+
+/// A rule and what it holds for.
+type Exclusion = (Rule, fn(&Candidate<'_>) -> bool);
+
+/// Why a block device is no disk of this machine; the first that holds decides.
+const EXCLUSIONS: [Exclusion; 9] = [
+    (HIDDEN, |it| it.facts.hidden),
+    (VIRTUAL, |it| it.facts.is_virtual()),
+    (OPTICAL, |it| it.facts.scsi_type.as_deref() == Some(SCSI_TYPE_ROM)),
+    (FLOPPY, |it| it.facts.major() == Some(FLOPPY_MAJOR)),
+    (RAW_FLASH, |it| it.facts.major() == Some(MTD_MAJOR)),
+    (HARDWARE_PARTITION, |it| it.facts.is_inside_another(it.names)),
+    (REMOVABLE, |it| it.facts.removable && !it.count_removable),
+    (EMPTY, |it| it.facts.size_bytes == Reading::Known(0)),
+    (ANOTHER_PATH, |it| it.is_another_path()),
+];
 
 /// Lists the disks of the host. A disk that goes away meanwhile is left out; one that cannot be
 /// read is in the list without its size.
 pub(super) fn probe(root: &HostRoot, count_removable: bool) -> Probed<Reading<Vec<Disk>>> {
-    let reading = Reading::from(collect(root).map(|devices| build(devices, count_removable)));
-    Probed { reading, findings: Vec::new() }
+    match collect(root) {
+        Ok(devices) => {
+            let Probed { reading, findings } = build(devices, count_removable);
+            Probed { reading: Reading::Known(reading), findings }
+        }
+        Err(error) => Probed::failed("disks", UNREADABLE, &error),
+    }
 }
 
 /// What sysfs says of a block device.
@@ -89,8 +147,8 @@ fn facts(root: &HostRoot, device: &Attributes<'_>) -> Result<Option<Facts>, Read
         // NVMe has it on the namespace, SCSI on the device.
         wwid: match device.read("wwid")? {
             Some(wwid) => Some(wwid),
-            // The kernel says ENXIO or EINVAL for a SCSI device that has no such name.
-            None => device.read("device/wwid").ok().flatten(),
+            // A SCSI device may have no such name.
+            None => device.read_if_told("device/wwid")?,
         }
         .filter(|wwid| !wwid.is_empty()),
         size_bytes: Reading::from(device.parse("size", parse_size)),
@@ -124,15 +182,21 @@ fn parse_size(text: &str) -> Result<u64, ParseError> {
 }
 
 /// Makes the list of disks from what was collected, in the order of their names.
-fn build(devices: Vec<BlockDevice>, count_removable: bool) -> Vec<Disk> {
+fn build(devices: Vec<BlockDevice>, count_removable: bool) -> Probed<Vec<Disk>> {
     let names: BTreeSet<String> = devices.iter().map(|device| device.name.clone()).collect();
-    let mut counted_wwids = BTreeSet::new();
+    let mut counted = Vec::new();
     let mut disks = Vec::new();
+    let mut findings = Vec::new();
     for BlockDevice { name, facts } in devices {
         let facts = match facts {
             Ok(facts) => facts,
             // Whether it counts is unknown, so that the sum of all disks is unknown, too.
             Err(reason) => {
+                findings.push(
+                    Finding::new(Verdict::Failed, UNREADABLE, &name)
+                        .value(&reason)
+                        .source(format!("{BLOCK_DEVICES}/{name}")),
+                );
                 disks.push(Disk {
                     name: clean_text(&name),
                     size_bytes: Reading::failed(&reason),
@@ -143,15 +207,15 @@ fn build(devices: Vec<BlockDevice>, count_removable: bool) -> Vec<Disk> {
                 continue;
             }
         };
-        if let Some(reason) = facts.passed_over(&names, count_removable) {
-            log::debug!(disk = name.as_str(), reason = reason; "passed over");
+        let candidate =
+            Candidate { facts: &facts, names: &names, count_removable, counted: &counted };
+        let excluded = EXCLUSIONS.iter().find(|(_, holds)| holds(&candidate));
+        findings.push(facts.finding(&name, excluded.map(|(rule, _)| *rule)));
+        if excluded.is_some() {
             continue;
         }
-        // Cheap devices share a made-up name; paths to one disk agree on its size, too.
-        let identity = facts.wwid.clone().map(|wwid| (wwid, facts.size_bytes.known().copied()));
-        if identity.is_some_and(|identity| !counted_wwids.insert(identity)) {
-            log::debug!(disk = name.as_str(), reason = "another path to a disk"; "passed over");
-            continue;
+        if let Some(wwid) = facts.wwid.clone() {
+            counted.push((wwid, facts.size_bytes.clone()));
         }
         disks.push(Disk {
             name: clean_text(&name),
@@ -161,33 +225,65 @@ fn build(devices: Vec<BlockDevice>, count_removable: bool) -> Vec<Disk> {
             rotational: facts.rotational,
         });
     }
-    disks
+    Probed { reading: disks, findings }
+}
+
+/// A block device, among the others.
+struct Candidate<'a> {
+    facts: &'a Facts,
+    names: &'a BTreeSet<String>,
+    count_removable: bool,
+    /// The disks that count already, by their own names.
+    counted: &'a [(String, Reading<u64>)],
+}
+
+impl Candidate<'_> {
+    /// Cheap devices share a made-up name; paths to one disk agree on its size, too.
+    fn is_another_path(&self) -> bool {
+        self.counted.iter().any(|(wwid, size)| {
+            let same_size = match (size, &self.facts.size_bytes) {
+                (Reading::Known(one), Reading::Known(other)) => one == other,
+                // Nothing speaks against it.
+                _ => true,
+            };
+            same_size && self.facts.wwid.as_ref() == Some(wwid)
+        })
+    }
 }
 
 impl Facts {
-    /// Why the device is no disk of this machine, if it is none.
-    fn passed_over(&self, names: &BTreeSet<String>, count_removable: bool) -> Option<&'static str> {
-        let major = self.number.as_deref().and_then(|number| number.split(':').next());
-        if self.hidden {
-            Some("a hidden path to a disk")
-        } else if self.path.starts_with("/sys/devices/virtual")
+    fn finding(&self, name: &str, excluded: Option<Rule>) -> Finding {
+        let (verdict, rule) = match (excluded, &self.size_bytes, self.attachment()) {
+            (Some(rule), ..) => (Verdict::PassedOver, rule),
+            (None, Reading::Failed { .. }, _) => (Verdict::Failed, UNREADABLE),
+            (None, _, Attachment::Network) => (Verdict::Apart, NETWORK),
+            (None, ..) => (Verdict::Counted, LOCAL),
+        };
+        let value = match &self.size_bytes {
+            Reading::Known(bytes) => mib(*bytes),
+            Reading::Failed { reason } => reason.clone(),
+            Reading::Absent => String::new(),
+        };
+        let source = match rule {
+            HIDDEN => format!("{BLOCK_DEVICES}/{name}/hidden"),
+            VIRTUAL | HARDWARE_PARTITION => self.path.display().to_string(),
+            OPTICAL => format!("{BLOCK_DEVICES}/{name}/device/type"),
+            FLOPPY | RAW_FLASH => format!("{BLOCK_DEVICES}/{name}/dev"),
+            REMOVABLE => format!("{BLOCK_DEVICES}/{name}/removable"),
+            ANOTHER_PATH => format!("{BLOCK_DEVICES}/{name}/device/wwid"),
+            _ => format!("{BLOCK_DEVICES}/{name}/size"),
+        };
+        Finding::new(verdict, rule, name).value(value).source(source)
+    }
+
+    fn major(&self) -> Option<&str> {
+        self.number.as_deref()?.split(':').next()
+    }
+
+    fn is_virtual(&self) -> bool {
+        self.path.starts_with("/sys/devices/virtual")
             && !self.path.starts_with(NVME_SUBSYSTEMS)
             && !self.path.starts_with(NVME_FABRICS)
-        {
-            Some("made of other devices or of memory")
-        } else if self.scsi_type.as_deref() == Some(SCSI_TYPE_ROM) {
-            Some("an optical drive")
-        } else if major == Some(FLOPPY_MAJOR) {
-            Some("a floppy drive")
-        } else if self.is_inside_another(names) {
-            Some("a hardware partition of another disk")
-        } else if self.removable && !count_removable {
-            Some("removable")
-        } else if self.size_bytes == Reading::Known(0) {
-            Some("no medium or no capacity")
-        } else {
-            None
-        }
     }
 
     /// Whether the device hangs below another disk, as the boot partitions of an eMMC do
@@ -250,46 +346,58 @@ mod tests {
     const SATA: &str =
         "/sys/devices/pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0/block/sda";
 
+    /// The rule that decided on each device.
+    fn rules(probed: &Probed<Vec<Disk>>) -> Vec<(&str, Rule)> {
+        let findings = probed.findings.iter();
+        findings.map(|finding| (finding.candidate.as_str(), finding.rule)).collect()
+    }
+
     #[test]
     fn what_counts() {
         let disk = || device("sda", SATA);
-        for (why, device, counts) in [
-            ("a plain disk", disk(), vec!["sda"]),
-            ("a hidden path", with(disk(), |facts| facts.hidden = true), vec![]),
-            ("a USB stick", with(disk(), |facts| facts.removable = true), vec![]),
-            ("a DVD drive", with(disk(), |facts| facts.scsi_type = Some("5".into())), vec![]),
-            ("a floppy drive", with(disk(), |facts| facts.number = Some("2:0".into())), vec![]),
+        for (why, device, rule) in [
+            ("a plain disk", disk(), LOCAL),
+            ("a hidden path", with(disk(), |facts| facts.hidden = true), HIDDEN),
+            ("a USB stick", with(disk(), |facts| facts.removable = true), REMOVABLE),
+            ("a DVD drive", with(disk(), |facts| facts.scsi_type = Some("5".into())), OPTICAL),
+            ("a floppy drive", with(disk(), |facts| facts.number = Some("2:0".into())), FLOPPY),
+            ("a flash chip", with(disk(), |facts| facts.number = Some("31:0".into())), RAW_FLASH),
             (
                 "major 253 is no floppy's",
                 with(disk(), |facts| facts.number = Some("253:2".into())),
-                vec!["sda"],
+                LOCAL,
             ),
             (
                 "an empty card reader",
                 with(disk(), |facts| facts.size_bytes = Reading::Known(0)),
-                vec![],
+                EMPTY,
             ),
             (
                 "a size that failed",
                 with(disk(), |facts| facts.size_bytes = Reading::failed("EIO")),
-                vec!["sda"],
+                UNREADABLE,
             ),
-            ("a loop device", device("loop0", "/sys/devices/virtual/block/loop0"), vec![]),
+            ("a loop device", device("loop0", "/sys/devices/virtual/block/loop0"), VIRTUAL),
             (
                 "a native-multipath head",
                 device("nvme0n1", "/sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1"),
-                vec!["nvme0n1"],
+                LOCAL,
             ),
             (
                 "a disk behind a fabric, without native multipath",
                 device("nvme1n1", "/sys/devices/virtual/nvme-fabrics/ctl/nvme1/nvme1n1"),
-                vec!["nvme1n1"],
+                LOCAL,
             ),
+            ("a Ceph image", device("rbd0", "/sys/devices/rbd/0/block/rbd0"), NETWORK),
         ] {
-            assert_eq!(names(&build(vec![device], false)), counts, "{why}");
+            let probed = build(vec![device], false);
+            assert_eq!(rules(&probed)[0].1, rule, "{why}");
+            let listed = [LOCAL, NETWORK, UNREADABLE].contains(&rule);
+            assert_eq!(probed.reading.len(), usize::from(listed), "{why}");
         }
         let stick = with(disk(), |facts| facts.removable = true);
-        assert_eq!(names(&build(vec![stick], true)), ["sda"], "removable disks on request");
+        let probed = build(vec![stick], true);
+        assert_eq!(names(&probed.reading), ["sda"], "removable disks on request");
     }
 
     #[test]
@@ -301,7 +409,12 @@ mod tests {
             device("mmcblk0boot0", &format!("{EMMC}/mmcblk0boot0")),
             device("mmcblk0boot1", &format!("{EMMC}/mmcblk0boot1")),
         ];
-        assert_eq!(names(&build(devices, false)), ["mmcblk0"]);
+        let probed = build(devices, false);
+        assert_eq!(names(&probed.reading), ["mmcblk0"]);
+        assert_eq!(
+            rules(&probed)[1..],
+            [("mmcblk0boot0", HARDWARE_PARTITION), ("mmcblk0boot1", HARDWARE_PARTITION)]
+        );
     }
 
     #[test]
@@ -319,8 +432,16 @@ mod tests {
             path("sdd", None, 10),
             path("sde", None, 10),
             path("sdf", Some("naa.1"), 11),
+            path("sdg", Some("naa.1"), 10),
+            with(path("sdh", Some("naa.2"), 0), |facts| facts.size_bytes = Reading::failed("EIO")),
         ];
-        assert_eq!(names(&build(devices, false)), ["sda", "sdc", "sdd", "sde", "sdf"]);
+        let probed = build(devices, false);
+        assert_eq!(names(&probed.reading), ["sda", "sdc", "sdd", "sde", "sdf"]);
+        let paths: Vec<&str> = rules(&probed)
+            .into_iter()
+            .filter_map(|(name, rule)| (rule == ANOTHER_PATH).then_some(name))
+            .collect();
+        assert_eq!(paths, ["sdb", "sdg", "sdh"]);
     }
 
     #[test]
@@ -354,7 +475,7 @@ mod tests {
     #[test]
     fn an_unreadable_disk_is_listed_without_its_size() {
         let broken = BlockDevice { name: "sda".into(), facts: Err("I/O error".into()) };
-        let disks = build(vec![broken, device("sdb", SATA)], false);
+        let disks = build(vec![broken, device("sdb", SATA)], false).reading;
         assert_eq!(names(&disks), ["sda", "sdb"]);
         assert_eq!(disks[0].size_bytes.failure(), Some("I/O error"));
         assert_eq!(disks[1].size_bytes, Reading::Known(4096));

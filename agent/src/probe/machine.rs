@@ -62,7 +62,13 @@ fn read(root: &HostRoot) -> Result<Machine, ReadError> {
     Ok(Machine {
         // The file is there since Linux 6.1. Before, the agent's own architecture is the node's:
         // agents for 32 bits are not built.
-        architecture: text(ARCHITECTURE)?.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+        architecture: match text(ARCHITECTURE)? {
+            Some(architecture) => architecture,
+            None => root
+                .manifest()
+                .and_then(|manifest| manifest.architecture.clone())
+                .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+        },
         operating_system: os_release.as_deref().and_then(parse_pretty_name),
         // Every Linux tells it: where it is missing, this is no host's root.
         kernel_release: known_text(&root.read(KERNEL_RELEASE)?),

@@ -1,8 +1,10 @@
 //! Main memory, usable and installed, and swap space.
 
+use std::collections::BTreeSet;
+
 use rollcall_report::{Memory, Reading, Swap};
 
-use super::parse_decimal;
+use super::{mib, parse_decimal, parse_range_list};
 use crate::finding::{Finding, Probed, Rule, Verdict};
 use crate::host::{HostRoot, ParseError, ReadError};
 
@@ -10,15 +12,22 @@ const MEMORY_BLOCKS: &str = "/sys/devices/system/memory";
 
 const MEMINFO: &str = "/proc/meminfo";
 const SWAPS: &str = "/proc/swaps";
+const NODES: &str = "/sys/devices/system/node";
+const NODES_WITH_CPUS: &str = "/sys/devices/system/node/has_cpu";
 
-const MIB: u64 = 1024 * 1024;
+/// A folder for each GPU that NVIDIA's driver serves, named by its PCI address.
+const NVIDIA_GPUS: &str = "/proc/driver/nvidia/gpus";
 
 /// The rules for memory.
-pub(super) const RULES: [Rule; 5] =
-    [MEM_TOTAL, INSTALLED, NO_BLOCKS, BLOCK_OFFLINE, MEMORY_UNREADABLE];
+pub(super) const RULES: [Rule; 6] =
+    [MEM_TOTAL, GPU_MEMORY, INSTALLED, NO_BLOCKS, BLOCK_OFFLINE, MEMORY_UNREADABLE];
 
 const MEM_TOTAL: Rule =
     Rule::new("mem-total", "what the kernel has to give out, never a cgroup's limit");
+const GPU_MEMORY: Rule = Rule::new(
+    "gpu-memory",
+    "memory of a GPU that the kernel manages as a NUMA node: it counts with the GPU, not twice",
+);
 const INSTALLED: Rule = Rule::new(
     "installed",
     "memory blocks that are online, as lsmem counts; for node classes, no part of the document",
@@ -38,19 +47,38 @@ const SWAP_UNREADABLE: Rule = Rule::new("unreadable", "what is in use as swap ca
 
 /// Reads the host's memory, never a cgroup's limit.
 pub(super) fn probe(root: &HostRoot) -> Probed<Reading<Memory>> {
-    let total_bytes = match root.parse(MEMINFO, parse_mem_total) {
+    let unreadable = |error: &ReadError| Probed::failed("MemTotal", MEMORY_UNREADABLE, error);
+    let gpu_nodes = match gpu_nodes(root) {
+        Ok(nodes) => nodes,
+        Err(error) => return unreadable(&error),
+    };
+    let of_gpus = gpu_nodes.iter().fold(0_u64, |sum, node| sum.saturating_add(node.bytes));
+    let with_gpus = match root.parse(MEMINFO, parse_mem_total) {
         Ok(bytes) => bytes,
-        Err(error) => return Probed::failed("MemTotal", MEMORY_UNREADABLE, &error),
+        Err(error) => return unreadable(&error),
+    };
+    let own = with_gpus.checked_sub(of_gpus).filter(|bytes| *bytes > 0);
+    let Some(total_bytes) = own else {
+        // The driver brought memory in between the two readings; the next one gets it right.
+        return unreadable(&ReadError::Contradiction {
+            path: MEMINFO.into(),
+            words: "it tells less memory than the GPUs' NUMA nodes have",
+        });
     };
     let mut findings = vec![
         Finding::new(Verdict::Counted, MEM_TOTAL, "MemTotal")
             .value(mib(total_bytes))
             .source(MEMINFO),
     ];
+    findings.extend(gpu_nodes.iter().map(|node| {
+        Finding::new(Verdict::Apart, GPU_MEMORY, &format!("node{} of {}", node.number, node.gpu))
+            .value(mib(node.bytes))
+            .source(node_meminfo(node.number))
+    }));
     let of_blocks = |verdict, rule, candidate: &str| {
         Finding::new(verdict, rule, candidate).source(MEMORY_BLOCKS)
     };
-    let installed_bytes = match blocks(root) {
+    let installed_bytes = match blocks(root, &gpu_nodes) {
         Ok(Some(Blocks { online, offline, block_bytes })) => {
             let bytes = |count: u64| count.saturating_mul(block_bytes);
             findings.push(
@@ -77,6 +105,60 @@ pub(super) fn probe(root: &HostRoot) -> Probed<Reading<Memory>> {
         }
     };
     Probed { reading: Reading::Known(Memory { total_bytes, installed_bytes }), findings }
+}
+
+/// A NUMA node whose memory is a GPU's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct GpuNode {
+    number: u64,
+    /// The GPU's PCI address.
+    gpu: String,
+    bytes: u64,
+    /// The names of its memory blocks.
+    blocks: BTreeSet<String>,
+}
+
+/// The NUMA nodes that NVIDIA's driver made of its GPUs' memory, as on GH200 and GB200. The kernel
+/// counts them like any other; those of CXL or HBM memory, which have no CPUs either, are none.
+/// Source: NVIDIA's open kernel modules, `nv_procfs_read_numa_status` and `os_numa_add_gpu_memory`.
+fn gpu_nodes(root: &HostRoot) -> Result<Vec<GpuNode>, ReadError> {
+    let mut nodes: Vec<GpuNode> = Vec::new();
+    for gpu in root.list_if_present(NVIDIA_GPUS)?.unwrap_or_default() {
+        let status = root.read_if_present(format!("{NVIDIA_GPUS}/{gpu}/numa_status"))?;
+        let Some(number) = status.as_deref().and_then(parse_numa_status) else { continue };
+        let with_cpus = root.parse(NODES_WITH_CPUS, parse_range_list)?;
+        let is_own = u32::try_from(number).is_ok_and(|number| !with_cpus.contains(&number));
+        if !is_own || nodes.iter().any(|node| node.number == number) {
+            continue;
+        }
+        let blocks = root.list(format!("{NODES}/node{number}"))?;
+        nodes.push(GpuNode {
+            number,
+            gpu,
+            bytes: root.parse(node_meminfo(number), parse_node_mem_total)?,
+            blocks: blocks.into_iter().filter(|name| is_block(name)).collect(),
+        });
+    }
+    Ok(nodes)
+}
+
+fn node_meminfo(number: u64) -> String {
+    format!("{NODES}/node{number}/meminfo")
+}
+
+/// The node that a GPU's memory makes up; `None` where it makes up none now.
+fn parse_numa_status(text: &str) -> Option<u64> {
+    let value = |key: &str| text.lines().find_map(|line| Some(line.strip_prefix(key)?.trim()));
+    (value("Status:")? == "online").then(|| parse_decimal(value("Node:")?).ok()).flatten()
+}
+
+/// `MemTotal` of a NUMA node, in bytes: `Node 1 MemTotal:       99614720 kB`.
+/// Source: `node_read_meminfo` in the kernel's drivers/base/node.c.
+fn parse_node_mem_total(text: &str) -> Result<u64, ParseError> {
+    text.lines()
+        .find_map(|line| line.split_once(" MemTotal:")?.1.trim().strip_suffix(" kB"))
+        .and_then(kibibytes)
+        .ok_or_else(|| ParseError::new("a line \"Node NUMBER MemTotal: NUMBER kB\"", text))
 }
 
 /// Reads the host's swap space.
@@ -106,11 +188,6 @@ pub(super) fn probe_swap(root: &HostRoot) -> Probed<Reading<Swap>> {
     Probed { reading: Reading::Known(swap), findings }
 }
 
-/// Bytes as the document has them.
-fn mib(bytes: u64) -> String {
-    format!("{} MiB", bytes / MIB)
-}
-
 /// `MemTotal`, in bytes. Parsed here because procfs-core wants a dozen other lines, which sandboxed
 /// kernels such as gVisor leave out. Source: Documentation/filesystems/proc.rst, "meminfo".
 fn parse_mem_total(text: &str) -> Result<u64, ParseError> {
@@ -128,14 +205,15 @@ struct Blocks {
     block_bytes: u64,
 }
 
-/// Counts memory blocks as lsmem(1) does; `None` where the kernel keeps none (no memory hotplug).
+/// Counts memory blocks as lsmem(1) does, without those of GPUs; `None` where the kernel keeps none (no memory hotplug).
 /// Source: Documentation/ABI/testing/sysfs-devices-memory.
-fn blocks(root: &HostRoot) -> Result<Option<Blocks>, ReadError> {
+fn blocks(root: &HostRoot, gpu_nodes: &[GpuNode]) -> Result<Option<Blocks>, ReadError> {
     let Some(names) = root.list_if_present(MEMORY_BLOCKS)? else { return Ok(None) };
     let block_bytes =
         root.attributes(MEMORY_BLOCKS).parse("block_size_bytes", parse_hexadecimal)?;
     let mut blocks = Blocks { online: 0, offline: 0, block_bytes };
-    for name in names.iter().filter(|name| is_block(name)) {
+    let is_gpus = |name: &str| gpu_nodes.iter().any(|node| node.blocks.contains(name));
+    for name in names.iter().filter(|name| is_block(name) && !is_gpus(name)) {
         let block = root.attributes(format!("{MEMORY_BLOCKS}/{name}"));
         let is_online = match block.read("state")? {
             Some(state) => state == "online",
@@ -223,6 +301,47 @@ mod tests {
     }
 
     #[test]
+    fn numa_states_of_gpus() {
+        let status = |node: &str, status: &str| format!("Node:      {node}\nStatus:    {status}\n");
+        assert_eq!(parse_numa_status(&status("1", "online")), Some(1));
+        for (node, state) in
+            [("-1", "online"), ("1", "offline"), ("1", "online_in_progress"), ("x", "online")]
+        {
+            assert_eq!(parse_numa_status(&status(node, state)), None, "{node} {state}");
+        }
+        assert_eq!(parse_numa_status(""), None);
+        let meminfo = "Node 1 MemTotal:       99614720 kB\nNode 1 MemFree:  1 kB\n";
+        assert_eq!(parse_node_mem_total(meminfo), Ok(99_614_720 * 1024));
+        for bad in ["", "MemTotal: 1 kB\n", "Node 1 MemTotal: -1 kB\n", "Node 1 MemTotal: 1\n"] {
+            assert!(parse_node_mem_total(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_with_cpus_is_never_a_gpus() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            fs::write(path, text).expect("written");
+        };
+        let total = |root: &HostRoot| probe(root).reading.known().map(|it| it.total_bytes / 1024);
+        let root = HostRoot::new(folder.path());
+        write("proc/meminfo", "MemTotal: 100 kB\n");
+        write("proc/driver/nvidia/gpus/0009:01:00.0/numa_status", "Node: 1\nStatus: online\n");
+        assert_eq!(total(&root), None, "without the node nothing is known");
+        write("sys/devices/system/node/has_cpu", "0\n");
+        write("sys/devices/system/node/node1/meminfo", "Node 1 MemTotal: 30 kB\n");
+        assert_eq!(total(&root), Some(70));
+        write("sys/devices/system/node/has_cpu", "0-1\n");
+        assert_eq!(total(&root), Some(100));
+        write("sys/devices/system/node/has_cpu", "0\n");
+        write("sys/devices/system/node/node1/meminfo", "Node 1 MemTotal: 100 kB\n");
+        let failure = probe(&root).reading.failure().map(str::to_owned);
+        assert!(failure.is_some_and(|reason| reason.contains("less memory")));
+    }
+
+    #[test]
     fn swaps() {
         const HEADING: &str = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
         for (why, lines, total_kib, zram_kib) in [
@@ -290,6 +409,8 @@ mod tests {
             prop_assert!(parse_mem_total(&text).is_err() || text.contains("MemTotal:"));
             prop_assert!(parse_swaps(&text).is_err() || text.starts_with("Filename"));
             prop_assert!(parse_hexadecimal(&text).is_err() || text.len() <= 16);
+            prop_assert!(parse_numa_status(&text).is_none() || text.contains("online"));
+            prop_assert!(parse_node_mem_total(&text).is_err() || text.contains(" MemTotal:"));
         }
     }
 }

@@ -1,39 +1,143 @@
 //! Physical network interfaces: adapters of this machine, not what the kernel makes of them.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rollcall_report::{Link, Nic, NicKind, Reading, clean_text, error_chain};
 
 use super::{known_text, parse_decimal};
-use crate::finding::Probed;
+use crate::finding::{Finding, Probed, Rule, Verdict};
 use crate::host::{Attributes, HostRoot, ParseError, ReadError};
 
 const INTERFACES: &str = "/sys/class/net";
 const INFINIBAND_DEVICES: &str = "/sys/class/infiniband";
 
+const PCI_DEVICES: &str = "/sys/bus/pci/devices";
+
+/// A file among the interfaces' folders. Source: Documentation/networking/bonding.rst.
+const BONDING_MASTERS: &str = "bonding_masters";
+
+/// The base class of network controllers. Source: `include/linux/pci_ids.h`.
+const PCI_CLASS_NETWORK: &str = "0x02";
+
 /// The buses that carry a machine's adapters. Others have a `device` too: `usb` the NIC of a
 /// management controller, `auxiliary` a slice of an adapter that counts itself. On Hyper-V
-/// (`vmbus`) and Xen the only adapters that a machine is sure to have are theirs.
-const ADAPTER_BUSES: [&str; 5] = ["pci", "platform", "virtio", "vmbus", "xen"];
+/// (`vmbus`), Xen, Power's and s390's partitions (`vio`, `ccwgroup`) the only adapters that a machine
+/// is sure to have are theirs; `fsl-mc` is the bus of NXP's network processors.
+const ADAPTER_BUSES: [&str; 8] =
+    ["pci", "platform", "virtio", "vmbus", "xen", "vio", "ccwgroup", "fsl-mc"];
+
+/// How a speed that is not known becomes a number.
+const SET_THE_SPEED: &str =
+    "set it under overrides.unknownNicSpeeds of the aggregator's cluster file";
+
+/// The rules for network interfaces.
+pub(super) const RULES: [Rule; 18] = [
+    ADAPTER,
+    LINK_DOWN,
+    SPEED_UNKNOWN,
+    SOFTWARE,
+    OTHER_LINK_TYPE,
+    OTHER_BUS,
+    VIRTUAL_FUNCTION,
+    REPRESENTOR,
+    PARTITION_KEY,
+    PAIR,
+    INFINIBAND_PORT,
+    PORT_OF_INTERFACE,
+    ETHERNET_PORT,
+    SOFTWARE_PORT,
+    PASSED_THROUGH,
+    NO_DRIVER,
+    NOT_VISIBLE,
+    UNREADABLE,
+];
+
+const ADAPTER: Rule = Rule::new("adapter", "an interface of an adapter of this machine");
+const LINK_DOWN: Rule = Rule::new("link-down", "an adapter whose link is down: its bandwidth is 0");
+const SPEED_UNKNOWN: Rule = Rule::new(
+    "speed-unknown",
+    "an adapter whose driver tells no speed: it counts, its bandwidth does not",
+);
+const SOFTWARE: Rule = Rule::new(
+    "software",
+    "made by the kernel, with no device behind it (loopback, veth, bridge, bond, VLAN, tunnel)",
+);
+const OTHER_LINK_TYPE: Rule =
+    Rule::new("other-link-type", "neither Ethernet (type 1) nor InfiniBand (type 32)");
+const OTHER_BUS: Rule = Rule::new(
+    "other-bus",
+    "on a bus that carries no adapters, such as a management controller's USB or a sub-function's",
+);
+const VIRTUAL_FUNCTION: Rule =
+    Rule::new("virtual-function", "a slice (SR-IOV) of an adapter that counts itself");
+const REPRESENTOR: Rule =
+    Rule::new("representor", "stands for a virtual function in the adapter's switch");
+const PARTITION_KEY: Rule =
+    Rule::new("partition-key", "an InfiniBand partition of another interface");
+const PAIR: Rule = Rule::new(
+    "accelerated-pair",
+    "one adapter together with its master, as a cloud's accelerated networking has it",
+);
+const INFINIBAND_PORT: Rule =
+    Rule::new("infiniband-port", "a port of an InfiniBand adapter without an interface");
+const PORT_OF_INTERFACE: Rule =
+    Rule::new("port-of-interface", "a port that counts by its interface");
+const ETHERNET_PORT: Rule = Rule::new(
+    "ethernet-port",
+    "the RDMA side of an Ethernet adapter, which counts by its interface",
+);
+const SOFTWARE_PORT: Rule =
+    Rule::new("software-port", "an RDMA device made by software, with no device behind it");
+const PASSED_THROUGH: Rule =
+    Rule::new("passed-through", "handed on to a virtual machine (vfio-pci)");
+const NO_DRIVER: Rule = Rule::new("no-driver", "an adapter that no driver serves");
+const NOT_VISIBLE: Rule = Rule::new(
+    "not-visible",
+    "an adapter with a driver and no interface here: it was moved into a pod's network namespace, or its driver makes none",
+);
+const UNREADABLE: Rule = Rule::new("unreadable", "what it is or does cannot be read");
+
+/// A rule and what it holds for.
+type Exclusion = (Rule, fn(&Interface) -> bool);
+
+/// Why an interface is no adapter of this machine; the first that holds decides.
+const EXCLUSIONS: [Exclusion; 6] = [
+    (OTHER_LINK_TYPE, |it| it.kind().is_none()),
+    (OTHER_BUS, |it| !it.bus.as_deref().is_some_and(|bus| ADAPTER_BUSES.contains(&bus))),
+    (VIRTUAL_FUNCTION, |it| it.is_virtual_function),
+    (REPRESENTOR, |it| it.port_name.as_deref().is_some_and(is_representor)),
+    (PARTITION_KEY, |it| it.kind() == Some(NicKind::Infiniband) && it.is_partition),
+    (PAIR, |it| it.master_has_device),
+];
 
 /// Lists the host's adapters: those with an interface here, and the InfiniBand ports without one.
 /// The interfaces are those of the network namespace that `/sys` was mounted in.
 pub(super) fn probe(root: &HostRoot) -> Probed<Reading<Vec<Nic>>> {
-    Probed { reading: Reading::from(read(root)), findings: Vec::new() }
+    match read(root) {
+        Ok(Probed { reading, findings }) => Probed { reading: Reading::Known(reading), findings },
+        Err(error) => Probed::failed("interfaces", UNREADABLE, &error),
+    }
 }
 
-fn read(root: &HostRoot) -> Result<Vec<Nic>, ReadError> {
+fn read(root: &HostRoot) -> Result<Probed<Vec<Nic>>, ReadError> {
     let interfaces = collect_interfaces(root)?;
     let ports = collect_ports(root)?;
-    Ok(build(interfaces, ports))
+    let functions = collect_functions(root)?;
+    Ok(build(interfaces, ports, &functions))
+}
+
+/// Something among the interfaces or ports, by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Candidate<T> {
+    name: String,
+    /// `None`: no device is behind it.
+    device: Result<Option<T>, String>,
 }
 
 /// What sysfs says of a network interface that has a device.
 /// Source: Documentation/ABI/testing/sysfs-class-net.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Interface {
-    name: String,
     /// The device's folder under `/sys/devices`.
     device: PathBuf,
     /// The bus that the device is on.
@@ -44,6 +148,8 @@ struct Interface {
     /// An InfiniBand interface made for a partition key hangs on another interface.
     is_partition: bool,
     port_name: Option<String>,
+    /// Which of the device's ports it is, counted from 1.
+    port_number: Option<u64>,
     master_has_device: bool,
     operational_state: Option<String>,
     carrier: Option<String>,
@@ -54,9 +160,9 @@ struct Interface {
 /// What sysfs says of an InfiniBand port. Source: Documentation/ABI/stable/sysfs-class-infiniband.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Port {
-    /// `DEVICE/PORT`, as `ibstat` names them.
-    name: String,
     device: PathBuf,
+    /// Counted from 1.
+    number: Option<u64>,
     is_virtual_function: bool,
     link_layer: Option<String>,
     state: Option<String>,
@@ -64,25 +170,37 @@ struct Port {
     driver: Option<String>,
 }
 
-fn collect_interfaces(root: &HostRoot) -> Result<Vec<Interface>, ReadError> {
+/// An adapter as PCI has it. Source: Documentation/ABI/testing/sysfs-bus-pci.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct NetworkFunction {
+    address: String,
+    /// The device's folder under `/sys/devices`.
+    path: PathBuf,
+    is_virtual_function: bool,
+    driver: Option<String>,
+}
+
+fn collect_interfaces(root: &HostRoot) -> Result<Vec<Candidate<Interface>>, ReadError> {
     let mut interfaces = Vec::new();
     for name in root.list(INTERFACES)? {
-        let attributes = root.attributes(format!("{INTERFACES}/{name}"));
-        match interface(&name, &attributes) {
-            Ok(Some(interface)) if !attributes.vanished() => interfaces.push(interface),
-            Ok(_) => {}
-            Err(_) if attributes.vanished() => {}
-            Err(error) => return Err(error),
+        if name == BONDING_MASTERS {
+            continue;
         }
+        let attributes = root.attributes(format!("{INTERFACES}/{name}"));
+        let device = interface(&attributes);
+        // One that goes away meanwhile is left out alone.
+        if attributes.vanished() {
+            continue;
+        }
+        interfaces.push(Candidate { name, device: device.map_err(|error| error_chain(&error)) });
     }
     Ok(interfaces)
 }
 
 /// Reads an interface's attributes; `None` where no device is behind it.
-fn interface(name: &str, attributes: &Attributes<'_>) -> Result<Option<Interface>, ReadError> {
+fn interface(attributes: &Attributes<'_>) -> Result<Option<Interface>, ReadError> {
     let Some(device) = attributes.resolve("device")? else { return Ok(None) };
     Ok(Some(Interface {
-        name: name.to_owned(),
         bus: match attributes.link_name("device/subsystem")? {
             Some(bus) => Some(bus),
             None => bus_of(&device).map(str::to_owned),
@@ -91,38 +209,78 @@ fn interface(name: &str, attributes: &Attributes<'_>) -> Result<Option<Interface
         hardware_type: attributes.read("type")?,
         is_virtual_function: attributes.has("device/physfn")?,
         is_partition: attributes.has("parent")?,
-        // The kernel says EOPNOTSUPP where the driver names no port.
-        port_name: attributes.read("phys_port_name").ok().flatten(),
+        port_name: attributes.read_if_told("phys_port_name")?,
+        port_number: match attributes.read("dev_port")? {
+            Some(text) => parse_decimal(&text).ok().and_then(|number| number.checked_add(1)),
+            None => None,
+        },
         master_has_device: attributes.has("master/device")?,
         operational_state: attributes.read("operstate")?,
         // The kernel says EINVAL while the interface is switched off.
-        carrier: attributes.read("carrier").ok().flatten(),
+        carrier: attributes.read_if_told("carrier")?,
         speed_mbps: speed(attributes.parse("speed", parse_speed)),
         driver: attributes.link_name("device/driver")?.as_deref().and_then(known_text),
     }))
 }
 
-fn collect_ports(root: &HostRoot) -> Result<Vec<Port>, ReadError> {
+fn collect_ports(root: &HostRoot) -> Result<Vec<Candidate<Port>>, ReadError> {
     let mut ports = Vec::new();
     for name in root.list_if_present(INFINIBAND_DEVICES)?.unwrap_or_default() {
         let attributes = root.attributes(format!("{INFINIBAND_DEVICES}/{name}"));
-        // Software devices (rxe, siw) have none.
-        let Some(device) = attributes.resolve("device")? else { continue };
         let numbers = root.list_if_present(format!("{INFINIBAND_DEVICES}/{name}/ports"))?;
         for number in numbers.unwrap_or_default() {
-            let port = root.attributes(format!("{INFINIBAND_DEVICES}/{name}/ports/{number}"));
-            ports.push(Port {
+            let device = port(root, &attributes, &name, &number);
+            if attributes.vanished() {
+                continue;
+            }
+            ports.push(Candidate {
                 name: format!("{name}/{number}"),
-                device: device.clone(),
-                is_virtual_function: attributes.has("device/physfn")?,
-                link_layer: port.read("link_layer")?,
-                state: port.read("state")?,
-                rate_mbps: speed(port.parse("rate", parse_rate)),
-                driver: attributes.link_name("device/driver")?.as_deref().and_then(known_text),
+                device: device.map_err(|error| error_chain(&error)),
             });
         }
     }
     Ok(ports)
+}
+
+/// Reads a port's attributes; `None` where no device is behind it, as for rxe and siw.
+fn port(
+    root: &HostRoot,
+    adapter: &Attributes<'_>,
+    name: &str,
+    number: &str,
+) -> Result<Option<Port>, ReadError> {
+    let Some(device) = adapter.resolve("device")? else { return Ok(None) };
+    let port = root.attributes(format!("{INFINIBAND_DEVICES}/{name}/ports/{number}"));
+    Ok(Some(Port {
+        device,
+        number: parse_decimal(number).ok(),
+        is_virtual_function: adapter.has("device/physfn")?,
+        link_layer: port.read("link_layer")?,
+        state: port.read("state")?,
+        rate_mbps: speed(port.parse("rate", parse_rate)),
+        driver: adapter.link_name("device/driver")?.as_deref().and_then(known_text),
+    }))
+}
+
+/// The network adapters on the PCI bus. They are there to tell which have no interface here, so
+/// that one which cannot be read is left out.
+fn collect_functions(root: &HostRoot) -> Result<Vec<NetworkFunction>, ReadError> {
+    let mut functions = Vec::new();
+    for address in root.list_if_present(PCI_DEVICES)?.unwrap_or_default() {
+        let attributes = root.attributes(format!("{PCI_DEVICES}/{address}"));
+        let class = attributes.read("class").ok().flatten();
+        if !class.is_some_and(|class| class.starts_with(PCI_CLASS_NETWORK)) {
+            continue;
+        }
+        let Ok(Some(path)) = attributes.resolve("") else { continue };
+        functions.push(NetworkFunction {
+            address,
+            path,
+            is_virtual_function: attributes.has("physfn").unwrap_or(false),
+            driver: attributes.link_name("driver").unwrap_or(None),
+        });
+    }
+    Ok(functions)
 }
 
 /// The bus of a device whose `subsystem` is not told, from where it is.
@@ -159,7 +317,7 @@ fn speed(read: Result<Option<u64>, ReadError>) -> Reading<u64> {
     match read {
         Ok(Some(mbps)) => Reading::Known(mbps),
         Ok(None) | Err(ReadError::Missing { .. }) => Reading::Absent,
-        Err(error) if error.is_invalid_argument() => Reading::Absent,
+        Err(error) if error.is_no_value() => Reading::Absent,
         Err(error) => Reading::failed(&error_chain(&error)),
     }
 }
@@ -188,56 +346,179 @@ fn parse_rate(text: &str) -> Result<Option<u64>, ParseError> {
 }
 
 /// Makes the list of adapters from what was collected, in the order of their names.
-fn build(interfaces: Vec<Interface>, ports: Vec<Port>) -> Vec<Nic> {
-    let with_interface: BTreeSet<PathBuf> =
-        interfaces.iter().map(|interface| interface.device.clone()).collect();
+fn build(
+    interfaces: Vec<Candidate<Interface>>,
+    ports: Vec<Candidate<Port>>,
+    functions: &[NetworkFunction],
+) -> Probed<Vec<Nic>> {
+    let mut findings = invisible(&interfaces, &ports, functions);
     let mut nics = Vec::new();
-    for interface in interfaces {
-        match interface.judge() {
-            Ok(kind) => nics.push(interface.into_nic(kind)),
-            Err(reason) => {
-                log::debug!(interface = interface.name.as_str(), reason = reason; "passed over");
+    let present: Vec<Interface> =
+        interfaces.iter().filter_map(|it| it.device.clone().ok().flatten()).collect();
+    for Candidate { name, device } in interfaces {
+        let folder = format!("{INTERFACES}/{name}");
+        match device {
+            Ok(None) => {
+                findings.push(Finding::new(Verdict::PassedOver, SOFTWARE, &name).source(folder));
             }
+            Ok(Some(interface)) => {
+                findings.push(interface.finding(&name, &folder));
+                if let Ok(kind) = interface.judge() {
+                    nics.push(interface.into_nic(&name, kind));
+                }
+            }
+            Err(reason) => undecided(&name, &folder, &reason, &mut nics, &mut findings),
         }
     }
-    for port in ports {
-        let reason = if with_interface.contains(&port.device) {
-            "counted by its interface"
-        } else if port.link_layer.as_deref() != Some("InfiniBand") {
-            "an Ethernet adapter's"
+    for Candidate { name, device } in ports {
+        let folder = match name.split_once('/') {
+            Some((adapter, port)) => format!("{INFINIBAND_DEVICES}/{adapter}/ports/{port}"),
+            None => format!("{INFINIBAND_DEVICES}/{name}"),
+        };
+        let port = match device {
+            Ok(Some(port)) => port,
+            Ok(None) => {
+                findings
+                    .push(Finding::new(Verdict::PassedOver, SOFTWARE_PORT, &name).source(folder));
+                continue;
+            }
+            Err(reason) => {
+                undecided(&name, &folder, &reason, &mut nics, &mut findings);
+                continue;
+            }
+        };
+        let rule = if present.iter().any(|interface| interface.is_of(&port)) {
+            PORT_OF_INTERFACE
+        } else if !port.is_infiniband() {
+            ETHERNET_PORT
         } else if port.is_virtual_function {
-            "a virtual function"
+            VIRTUAL_FUNCTION
         } else {
-            nics.push(port.into_nic());
+            let nic = port.into_nic(&name);
+            findings.push(counted(INFINIBAND_PORT, &nic, &format!("{folder}/rate")));
+            nics.push(nic);
             continue;
         };
-        log::debug!(port = port.name.as_str(), reason = reason; "passed over");
+        findings.push(Finding::new(Verdict::PassedOver, rule, &name).source(folder));
     }
     nics.sort_by(|left, right| left.name.cmp(&right.name));
-    nics
+    findings.sort_by(|left, right| left.candidate.cmp(&right.candidate));
+    Probed { reading: nics, findings }
+}
+
+/// Lists what may be an adapter and cannot be read: its kind is open, its speed failed.
+fn undecided(
+    name: &str,
+    folder: &str,
+    reason: &str,
+    nics: &mut Vec<Nic>,
+    findings: &mut Vec<Finding>,
+) {
+    findings.push(Finding::new(Verdict::Failed, UNREADABLE, name).value(reason).source(folder));
+    nics.push(Nic {
+        name: clean_text(name),
+        kind: NicKind::Other,
+        link: Link::Unknown,
+        speed_mbps: Reading::failed(reason),
+        driver: None,
+    });
+}
+
+/// The adapters on the PCI bus that have neither an interface nor a port here.
+fn invisible(
+    interfaces: &[Candidate<Interface>],
+    ports: &[Candidate<Port>],
+    functions: &[NetworkFunction],
+) -> Vec<Finding> {
+    fn known<T>(candidate: &Candidate<T>) -> Option<&T> {
+        candidate.device.as_ref().ok()?.as_ref()
+    }
+    // The RDMA side of an Ethernet adapter stays where it is when the interface is moved away.
+    let infiniband = ports.iter().filter_map(known).filter(|port| port.is_infiniband());
+    let seen: Vec<&Path> = interfaces
+        .iter()
+        .filter_map(known)
+        .map(|interface| interface.device.as_path())
+        .chain(infiniband.map(|port| port.device.as_path()))
+        .collect();
+    functions
+        .iter()
+        // A virtio interface's device is below the PCI function.
+        .filter(|function| !seen.iter().any(|device| device.starts_with(&function.path)))
+        .map(|function| {
+            let rule = match function.driver.as_deref() {
+                _ if function.is_virtual_function => VIRTUAL_FUNCTION,
+                Some("vfio-pci") => PASSED_THROUGH,
+                Some(_) => NOT_VISIBLE,
+                None => NO_DRIVER,
+            };
+            Finding::new(Verdict::PassedOver, rule, &function.address)
+                .value(function.driver.as_deref().unwrap_or_default())
+                .source(format!("{PCI_DEVICES}/{}", function.address))
+        })
+        .collect()
+}
+
+/// What is to be said of an adapter that counts by the rule.
+fn counted(rule: Rule, nic: &Nic, source: &str) -> Finding {
+    let finding = |verdict, rule, value: String| {
+        Finding::new(verdict, rule, &nic.name).value(value).source(source)
+    };
+    match (nic.link, &nic.speed_mbps) {
+        (_, Reading::Failed { reason }) => {
+            finding(Verdict::Failed, UNREADABLE, reason.clone()).advice(SET_THE_SPEED)
+        }
+        (Link::Down, _) => finding(Verdict::Counted, LINK_DOWN, "0 Mbps".into()),
+        (_, Reading::Known(mbps)) => finding(Verdict::Counted, rule, format!("{mbps} Mbps")),
+        (_, Reading::Absent) => {
+            finding(Verdict::Unknown, SPEED_UNKNOWN, "no speed".into()).advice(SET_THE_SPEED)
+        }
+    }
 }
 
 impl Interface {
-    /// What the interface speaks, or why it is no adapter of this machine.
-    fn judge(&self) -> Result<NicKind, &'static str> {
-        let kind = match self.hardware_type.as_deref() {
-            Some("1") => NicKind::Ethernet,
-            Some("32") => NicKind::Infiniband,
-            _ => return Err("neither Ethernet nor InfiniBand"),
-        };
-        if !self.bus.as_deref().is_some_and(|bus| ADAPTER_BUSES.contains(&bus)) {
-            Err("on a bus that carries no adapters")
-        } else if self.is_virtual_function {
-            Err("a virtual function")
-        } else if self.port_name.as_deref().is_some_and(is_representor) {
-            Err("stands for a virtual function in a switch")
-        } else if kind == NicKind::Infiniband && self.is_partition {
-            Err("a partition of another interface")
-        } else if self.master_has_device {
-            // The accelerated pair of a cloud's machine.
-            Err("one adapter with its master")
-        } else {
-            Ok(kind)
+    /// What the interface speaks, where it is known.
+    fn kind(&self) -> Option<NicKind> {
+        match self.hardware_type.as_deref() {
+            Some("1") => Some(NicKind::Ethernet),
+            Some("32") => Some(NicKind::Infiniband),
+            _ => None,
+        }
+    }
+
+    /// What the interface speaks, or the rule by which it is no adapter of this machine.
+    fn judge(&self) -> Result<NicKind, Rule> {
+        match EXCLUSIONS.iter().find(|(_, holds)| holds(self)) {
+            Some((rule, _)) => Err(*rule),
+            None => self.kind().ok_or(OTHER_LINK_TYPE),
+        }
+    }
+
+    /// Whether the port is this interface's. An interface that does not say which of its device's
+    /// ports it is stands for all of them.
+    fn is_of(&self, port: &Port) -> bool {
+        self.device == port.device
+            && (self.port_number.is_none() || self.port_number == port.number)
+    }
+
+    fn finding(&self, name: &str, folder: &str) -> Finding {
+        match self.judge() {
+            Ok(kind) => {
+                counted(ADAPTER, &self.clone().into_nic(name, kind), &format!("{folder}/speed"))
+            }
+            Err(rule) => {
+                let (attribute, value) = match rule {
+                    OTHER_LINK_TYPE => ("type", self.hardware_type.as_deref()),
+                    OTHER_BUS => ("device/subsystem", self.bus.as_deref()),
+                    VIRTUAL_FUNCTION => ("device/physfn", None),
+                    REPRESENTOR => ("phys_port_name", self.port_name.as_deref()),
+                    PARTITION_KEY => ("parent", None),
+                    _ => ("master", None),
+                };
+                Finding::new(Verdict::PassedOver, rule, name)
+                    .value(value.unwrap_or_default())
+                    .source(format!("{folder}/{attribute}"))
+            }
         }
     }
 
@@ -250,10 +531,10 @@ impl Interface {
         }
     }
 
-    fn into_nic(self, kind: NicKind) -> Nic {
+    fn into_nic(self, name: &str, kind: NicKind) -> Nic {
         let link = self.link();
         Nic {
-            name: clean_text(&self.name),
+            name: clean_text(name),
             kind,
             link,
             // Some drivers go on telling the last speed.
@@ -264,7 +545,11 @@ impl Interface {
 }
 
 impl Port {
-    fn into_nic(self) -> Nic {
+    fn is_infiniband(&self) -> bool {
+        self.link_layer.as_deref() == Some("InfiniBand")
+    }
+
+    fn into_nic(self, name: &str) -> Nic {
         // For example `4: ACTIVE`.
         let link = match self.state.as_deref().and_then(|state| state.split(':').next()) {
             Some("4") => Link::Up,
@@ -272,7 +557,7 @@ impl Port {
             _ => Link::Unknown,
         };
         Nic {
-            name: clean_text(&self.name),
+            name: clean_text(name),
             kind: NicKind::Infiniband,
             link,
             speed_mbps: if link == Link::Down { Reading::Absent } else { self.rate_mbps },
@@ -306,17 +591,17 @@ mod tests {
 
     use super::*;
 
-    const ADAPTER: &str = "/sys/devices/pci0000:00/0000:17:00.0";
+    const DEVICE: &str = "/sys/devices/pci0000:00/0000:17:00.0";
 
     fn interface(change: impl FnOnce(&mut Interface)) -> Interface {
         let mut interface = Interface {
-            name: "eth0".into(),
-            device: PathBuf::from(ADAPTER),
+            device: PathBuf::from(DEVICE),
             bus: Some("pci".into()),
             hardware_type: Some("1".into()),
             is_virtual_function: false,
             is_partition: false,
             port_name: None,
+            port_number: None,
             master_has_device: false,
             operational_state: Some("up".into()),
             carrier: Some("1".into()),
@@ -329,7 +614,7 @@ mod tests {
 
     fn port(change: impl FnOnce(&mut Port)) -> Port {
         let mut port = Port {
-            name: "mlx5_0/1".into(),
+            number: Some(1),
             device: PathBuf::from("/sys/devices/pci0000:00/0000:18:00.0"),
             is_virtual_function: false,
             link_layer: Some("InfiniBand".into()),
@@ -341,46 +626,127 @@ mod tests {
         port
     }
 
+    fn named<T>(name: &str, device: T) -> Candidate<T> {
+        Candidate { name: name.into(), device: Ok(Some(device)) }
+    }
+
     #[test]
     fn which_interfaces_are_adapters() {
         use NicKind::{Ethernet, Infiniband};
+        let on = |bus: &str| interface(|it| it.bus = Some(bus.into()));
+        let infiniband = |change: fn(&mut Interface)| {
+            interface(|it| {
+                it.hardware_type = Some("32".into());
+                change(it);
+            })
+        };
         for (why, interface, expected) in [
             ("a PCI adapter", interface(|_| {}), Ok(Ethernet)),
-            ("a cloud's adapter", interface(|it| it.bus = Some("vmbus".into())), Ok(Ethernet)),
-            ("IPoIB", interface(|it| it.hardware_type = Some("32".into())), Ok(Infiniband)),
+            ("a cloud's adapter", on("vmbus"), Ok(Ethernet)),
+            ("IPoIB", infiniband(|_| {}), Ok(Infiniband)),
             (
                 "a wireless monitor",
                 interface(|it| it.hardware_type = Some("803".into())),
-                Err("neither"),
+                Err(OTHER_LINK_TYPE),
             ),
-            ("a BMC's", interface(|it| it.bus = Some("usb".into())), Err("on a bus")),
-            ("a sub-function", interface(|it| it.bus = Some("auxiliary".into())), Err("on a bus")),
-            ("a bus that is not told", interface(|it| it.bus = None), Err("on a bus")),
-            ("a VF", interface(|it| it.is_virtual_function = true), Err("a virtual")),
+            ("no type", interface(|it| it.hardware_type = None), Err(OTHER_LINK_TYPE)),
+            ("a BMC's", on("usb"), Err(OTHER_BUS)),
+            ("a sub-function", on("auxiliary"), Err(OTHER_BUS)),
+            ("a bus that is not told", interface(|it| it.bus = None), Err(OTHER_BUS)),
+            ("a VF", interface(|it| it.is_virtual_function = true), Err(VIRTUAL_FUNCTION)),
             (
                 "a representor",
                 interface(|it| it.port_name = Some("pf0vf3".into())),
-                Err("stands for"),
+                Err(REPRESENTOR),
             ),
             ("an uplink", interface(|it| it.port_name = Some("p0".into())), Ok(Ethernet)),
-            ("half of a pair", interface(|it| it.master_has_device = true), Err("one adapter")),
+            ("half of a pair", interface(|it| it.master_has_device = true), Err(PAIR)),
+            ("a partition key's", infiniband(|it| it.is_partition = true), Err(PARTITION_KEY)),
+        ] {
+            assert_eq!(interface.judge(), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_a_candidate() {
+        let nic = |change: fn(&mut Interface)| named("eth0", interface(change));
+        for (why, candidate, expected) in [
+            ("up", nic(|_| {}), (Verdict::Counted, ADAPTER, "10000 Mbps")),
             (
-                "a partition key's",
-                interface(|it| {
-                    it.hardware_type = Some("32".into());
-                    it.is_partition = true;
-                }),
-                Err("a partition"),
+                "down",
+                nic(|it| it.operational_state = Some("down".into())),
+                (Verdict::Counted, LINK_DOWN, "0 Mbps"),
+            ),
+            (
+                "a speed that is not told",
+                nic(|it| it.speed_mbps = Reading::Absent),
+                (Verdict::Unknown, SPEED_UNKNOWN, "no speed"),
+            ),
+            (
+                "a speed that cannot be read",
+                nic(|it| it.speed_mbps = Reading::failed("I/O error")),
+                (Verdict::Failed, UNREADABLE, "I/O error"),
+            ),
+            (
+                "loopback",
+                Candidate { name: "lo".into(), device: Ok(None) },
+                (Verdict::PassedOver, SOFTWARE, ""),
+            ),
+            (
+                "a BMC's",
+                nic(|it| it.bus = Some("usb".into())),
+                (Verdict::PassedOver, OTHER_BUS, "usb"),
+            ),
+            (
+                "what cannot be read",
+                Candidate { name: "eth0".into(), device: Err("EIO".into()) },
+                (Verdict::Failed, UNREADABLE, "EIO"),
             ),
         ] {
-            match (interface.judge(), expected) {
-                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{why}"),
-                (Err(found), Err(expected)) => {
-                    assert!(found.starts_with(expected), "{why}: {found}");
-                }
-                (found, expected) => panic!("{why}: {found:?}, not {expected:?}"),
-            }
+            let probed = build(vec![candidate], vec![], &[]);
+            let finding = &probed.findings[0];
+            assert_eq!((finding.verdict, finding.rule, finding.value.as_str()), expected, "{why}");
+            assert_eq!(probed.reading.is_empty(), expected.0 == Verdict::PassedOver, "{why}");
         }
+    }
+
+    #[test]
+    fn adapters_without_an_interface_are_named() {
+        let function = |address: &str, driver: Option<&str>| NetworkFunction {
+            address: address.into(),
+            path: Path::new("/sys/devices/pci0000:00").join(address),
+            is_virtual_function: false,
+            driver: driver.map(str::to_owned),
+        };
+        let virtio = interface(|it| {
+            it.device = PathBuf::from("/sys/devices/pci0000:00/0000:00:03.0/virtio0");
+        });
+        let functions = [
+            function("0000:00:03.0", Some("virtio-pci")),
+            function("0000:17:00.0", Some("ixgbe")),
+            function("0000:18:00.0", Some("mlx5_core")),
+            function("0000:19:00.0", Some("ice")),
+            function("0000:1a:00.0", Some("vfio-pci")),
+            function("0000:1b:00.0", None),
+            NetworkFunction { is_virtual_function: true, ..function("0000:1c:00.0", Some("iavf")) },
+        ];
+        let interfaces = vec![named("eth0", interface(|_| {})), named("eth1", virtio)];
+        let findings =
+            build(interfaces, vec![named("mlx5_0/1", port(|_| {}))], &functions).findings;
+        let found: Vec<(&str, Rule)> =
+            findings.iter().map(|it| (it.candidate.as_str(), it.rule)).collect();
+        assert_eq!(
+            found,
+            [
+                ("0000:19:00.0", NOT_VISIBLE),
+                ("0000:1a:00.0", PASSED_THROUGH),
+                ("0000:1b:00.0", NO_DRIVER),
+                ("0000:1c:00.0", VIRTUAL_FUNCTION),
+                ("eth0", ADAPTER),
+                ("eth1", ADAPTER),
+                ("mlx5_0/1", INFINIBAND_PORT),
+            ]
+        );
     }
 
     #[test]
@@ -401,20 +767,42 @@ mod tests {
 
     #[test]
     fn infiniband_ports_count_unless_an_interface_does() {
-        let beside = |port: Port| {
-            let nics = build(vec![interface(|_| {})], vec![port]);
-            nics.into_iter().map(|nic| nic.name).collect::<Vec<_>>()
+        let ipoib = |port_number| {
+            interface(|it| {
+                it.hardware_type = Some("32".into());
+                it.port_number = port_number;
+            })
         };
-        for (why, port, expected) in [
-            ("no interface", port(|_| {}), vec!["eth0", "mlx5_0/1"]),
-            ("has one", port(|it| it.device = PathBuf::from(ADAPTER)), vec!["eth0"]),
-            ("RoCE", port(|it| it.link_layer = Some("Ethernet".into())), vec!["eth0"]),
-            ("a VF", port(|it| it.is_virtual_function = true), vec!["eth0"]),
+        let on_adapter = |number| {
+            port(|it| {
+                it.device = PathBuf::from(DEVICE);
+                it.number = Some(number);
+            })
+        };
+        for (why, interface, port, expected) in [
+            ("no interface", ipoib(Some(1)), port(|_| {}), INFINIBAND_PORT),
+            ("has one", ipoib(Some(1)), on_adapter(1), PORT_OF_INTERFACE),
+            ("has one of unknown number", ipoib(None), on_adapter(2), PORT_OF_INTERFACE),
+            ("the other port has one", ipoib(Some(1)), on_adapter(2), INFINIBAND_PORT),
+            (
+                "RoCE",
+                ipoib(None),
+                port(|it| it.link_layer = Some("Ethernet".into())),
+                ETHERNET_PORT,
+            ),
+            ("a VF", ipoib(None), port(|it| it.is_virtual_function = true), VIRTUAL_FUNCTION),
         ] {
-            assert_eq!(beside(port), expected, "{why}");
+            let probed = build(vec![named("ib0", interface)], vec![named("mlx5_0/1", port)], &[]);
+            assert_eq!(probed.findings[1].rule, expected, "{why}");
+            let counts = 1 + usize::from(expected == INFINIBAND_PORT);
+            assert_eq!(probed.reading.len(), counts, "{why}");
         }
-        let down = build(vec![], vec![port(|it| it.state = Some("1: DOWN".into()))]);
-        assert_eq!((down[0].link, &down[0].speed_mbps), (Link::Down, &Reading::Absent));
+        let down = named("mlx5_0/1", port(|it| it.state = Some("1: DOWN".into())));
+        let nics = build(vec![], vec![down], &[]).reading;
+        assert_eq!((nics[0].link, &nics[0].speed_mbps), (Link::Down, &Reading::Absent));
+        let software = Candidate { name: "rxe0/1".into(), device: Ok(None) };
+        let probed = build(vec![], vec![software], &[]);
+        assert_eq!((probed.reading.len(), probed.findings[0].rule), (0, SOFTWARE_PORT));
     }
 
     #[test]
@@ -434,7 +822,7 @@ mod tests {
                 it.carrier = carrier.map(str::to_owned);
             });
             assert_eq!(interface.link(), expected, "{state:?} {carrier:?}");
-            let speed = interface.into_nic(NicKind::Ethernet).speed_mbps;
+            let speed = interface.into_nic("eth0", NicKind::Ethernet).speed_mbps;
             let known = if expected == Link::Down { None } else { Some(10_000) };
             assert_eq!(speed.known().copied(), known, "{state:?} {carrier:?}");
         }
@@ -504,7 +892,7 @@ mod tests {
     #[test]
     fn buses_by_place() {
         for (path, expected) in [
-            (ADAPTER, Some("pci")),
+            (DEVICE, Some("pci")),
             ("/sys/devices/pci0000:00/0000:00:03.0/virtio2", Some("virtio")),
             ("/sys/devices/pci0000:00/0000:00:14.0/usb1/1-2/1-2:1.0", Some("usb")),
             ("/sys/devices/platform/soc/fd580000.ethernet", Some("platform")),

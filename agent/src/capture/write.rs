@@ -1,0 +1,102 @@
+//! Writes a saved machine to a folder or to an archive.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tar::{Builder, EntryType, Header};
+use thiserror::Error;
+
+use super::{Capture, Manifest, Saved};
+
+/// Writes a capture to a new folder, or to a new archive where the path ends in `.tar.gz`.
+///
+/// # Errors
+///
+/// When the path is taken or cannot be written; what is there already is left as it is.
+pub fn write(capture: &Capture, path: &Path) -> Result<(), WriteError> {
+    let failed = |source| WriteError { path: path.to_owned(), source };
+    let manifest = serde_json::to_string_pretty(&capture.manifest)
+        .map_err(|source| failed(source.into()))?
+        + "\n";
+    let is_archive = path.to_str().is_some_and(|name| name.ends_with(".tar.gz"));
+    if is_archive {
+        archive(capture, &manifest, path).map_err(failed)
+    } else {
+        folder(capture, &manifest, path).map_err(failed)
+    }
+}
+
+fn folder(capture: &Capture, manifest: &str, path: &Path) -> io::Result<()> {
+    // Another's files stay another's: it must be new. What a machine has is its owner's business.
+    DirBuilder::new().mode(0o700).create(path)?;
+    let at = |inside: &Path| path.join(inside.strip_prefix("/").unwrap_or(inside));
+    for (inside, saved) in &capture.files {
+        let target = at(inside);
+        match saved {
+            Saved::Folder => fs::create_dir_all(&target)?,
+            Saved::File(text) => fs::write(&target, text)?,
+            Saved::Link(to) => symlink(to, &target)?,
+        }
+    }
+    fs::write(at(Path::new(Manifest::FILE)), manifest)
+}
+
+fn archive(capture: &Capture, manifest: &str, path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let written = entries(capture, manifest, file);
+    if written.is_err() {
+        // Half an archive is of use to nobody.
+        drop(fs::remove_file(path));
+    }
+    written
+}
+
+fn entries(capture: &Capture, manifest: &str, file: File) -> io::Result<()> {
+    let mut archive = Builder::new(GzEncoder::new(file, Compression::default()));
+    let inside = |path: &Path| -> PathBuf {
+        Path::new("capture").join(path.strip_prefix("/").unwrap_or(path))
+    };
+    let header = |kind, size: usize, mode| -> io::Result<Header> {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(u64::try_from(size).map_err(io::Error::other)?);
+        header.set_mode(mode);
+        Ok(header)
+    };
+    for (path, saved) in &capture.files {
+        let path = inside(path);
+        match saved {
+            Saved::Folder => archive.append_data(
+                &mut header(EntryType::Directory, 0, 0o755)?,
+                path,
+                io::empty(),
+            )?,
+            Saved::File(text) => archive.append_data(
+                &mut header(EntryType::Regular, text.len(), 0o644)?,
+                path,
+                text.as_bytes(),
+            )?,
+            Saved::Link(to) => {
+                archive.append_link(&mut header(EntryType::Symlink, 0, 0o777)?, path, to)?;
+            }
+        }
+    }
+    archive.append_data(
+        &mut header(EntryType::Regular, manifest.len(), 0o644)?,
+        inside(Path::new(Manifest::FILE)),
+        manifest.as_bytes(),
+    )?;
+    archive.into_inner()?.finish()?.flush()
+}
+
+/// Why a capture was not written.
+#[derive(Debug, Error)]
+#[error("{} cannot be written: give the path of a new folder, or of a new FILE.tar.gz", path.display())]
+pub struct WriteError {
+    path: PathBuf,
+    source: io::Error,
+}

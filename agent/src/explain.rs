@@ -1,0 +1,105 @@
+//! Shows what an inventory was made of: a table a subject for people, JSON for programs.
+
+use comfy_table::{Table, presets};
+use rollcall_report::{NodeName, Subject};
+use serde::Serialize;
+
+use crate::finding::{Explanation, Finding, Rule, Verdict};
+
+/// An explanation as programs get it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplanationView<'a> {
+    /// The agent's version.
+    pub agent_version: &'static str,
+    /// The node.
+    pub node: &'a NodeName,
+    /// Everything that was looked at, by subject.
+    pub subjects: &'a Explanation,
+}
+
+/// Tables, and under each the rules that decided and what to do about what is not known.
+pub fn tables(explanation: &Explanation) -> String {
+    let subjects = explanation.iter().map(|(subject, findings)| section(*subject, findings));
+    subjects.collect::<Vec<_>>().join("\n\n")
+}
+
+fn section(subject: Subject, findings: &[Finding]) -> String {
+    let mut lines = vec![format!("{}: {}", subject.to_string().to_uppercase(), summary(findings))];
+    if !findings.is_empty() {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(["  CANDIDATE", "VERDICT", "RULE", "VALUE", "SOURCE"]);
+        for finding in findings {
+            table.add_row([
+                &format!("  {}", finding.candidate),
+                finding.verdict.as_str(),
+                finding.rule.name,
+                &finding.value,
+                &finding.source,
+            ]);
+        }
+        // The style pads the first column, too.
+        lines.extend(
+            table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()),
+        );
+    }
+    let mut told: Vec<Rule> = Vec::new();
+    for finding in findings {
+        if !told.contains(&finding.rule) {
+            told.push(finding.rule);
+        }
+    }
+    lines.extend(told.iter().map(|rule| format!("  {}: {}", rule.name, rule.why)));
+    lines.extend(findings.iter().filter_map(|finding| {
+        let advice = finding.advice?;
+        Some(format!("  ! {}: {advice}", finding.candidate))
+    }));
+    lines.join("\n")
+}
+
+/// How many candidates were judged how.
+fn summary(findings: &[Finding]) -> String {
+    const ALL: [Verdict; 5] =
+        [Verdict::Counted, Verdict::Unknown, Verdict::Apart, Verdict::PassedOver, Verdict::Failed];
+    let counts = ALL.into_iter().filter_map(|verdict| {
+        let count = findings.iter().filter(|finding| finding.verdict == verdict).count();
+        (count > 0).then(|| format!("{count} {}", verdict.as_str()))
+    });
+    let counts: Vec<String> = counts.collect();
+    if counts.is_empty() { "nothing to look at".to_owned() } else { counts.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DISK: Rule = Rule::new("disk", "a disk");
+    const VIRTUAL: Rule = Rule::new("virtual", "made of others");
+
+    #[test]
+    fn a_section_tells_candidates_rules_and_advice() {
+        let findings = [
+            Finding::new(Verdict::Counted, DISK, "sda")
+                .value("20 MiB")
+                .source("/sys/block/sda/size"),
+            Finding::new(Verdict::PassedOver, VIRTUAL, "loop0"),
+            Finding::new(Verdict::Unknown, DISK, "sdb").advice("look at it"),
+        ];
+        let explanation =
+            Explanation::from([(Subject::Disks, findings.to_vec()), (Subject::Gpus, Vec::new())]);
+        assert_eq!(
+            tables(&explanation),
+            "DISKS: 1 counted, 1 unknown, 1 passed over\n\
+             \u{20} CANDIDATE  VERDICT      RULE     VALUE   SOURCE\n\
+             \u{20} sda        counted      disk     20 MiB  /sys/block/sda/size\n\
+             \u{20} loop0      passed over  virtual\n\
+             \u{20} sdb        unknown      disk\n\
+             \u{20} disk: a disk\n\
+             \u{20} virtual: made of others\n\
+             \u{20} ! sdb: look at it\n\
+             \n\
+             GPUS: nothing to look at"
+        );
+    }
+}
