@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use rollcall_daemon::shutdown;
 use rollcall_report::{NodeIdentity, error_chain};
@@ -14,6 +15,7 @@ use tokio::task::JoinError;
 use crate::capture::{self, Capture, Manifest, Saved, WriteError};
 use crate::config::{CaptureConfig, Command, ExplainConfig, NodeConfig, Output, RunConfig};
 use crate::explain::{self, ExplanationView};
+use crate::health::Watch;
 use crate::host::{HostRoot, ReadError};
 use crate::identity::{IdentityError, identify};
 use crate::probe::{Prober, Survey};
@@ -58,7 +60,8 @@ fn run_until_signalled(config: RunConfig) -> Result<(), CommandError> {
 
 fn print_report(config: &NodeConfig) -> Result<(), CommandError> {
     let Taken { identity, survey } = take(config, open(config)?)?;
-    let report = report::build(identity, survey);
+    let health = Watch::default().note(&survey.inventory, SystemTime::now());
+    let report = report::build(identity, survey, health);
     for (subject, reason) in report.inventory.failures() {
         log::warn!(subject:% = subject, reason = reason; "probe failed");
     }

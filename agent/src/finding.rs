@@ -10,6 +10,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Rule {
     /// Its name; one of its kind in its subject.
+    #[serde(rename = "rule")]
     pub name: &'static str,
     /// What it says of whatever it holds for.
     pub why: &'static str,

@@ -2,7 +2,8 @@
 //!
 //! The way of the data: [`host`] reads files below an injected root, [`probe`] makes an inventory
 //! of them and a [`finding`] of each thing looked at, [`identity`] says whose it is, [`report`] puts
-//! all together, [`send`] posts it, and [`run`] does so again and again, when [`schedule`] says.
+//! all together, [`send`] posts it, and [`run`] does so again and again, when [`schedule`] says
+//! and when the kernel tells of a change ([`hotplug`]). [`health`] says how well all is known.
 //! [`command`] is what a person types; [`explain`] shows the findings, [`capture`] saves a machine so
 //! that it can be probed elsewhere.
 
@@ -11,7 +12,9 @@ pub mod command;
 pub mod config;
 pub mod explain;
 pub mod finding;
+pub mod health;
 pub mod host;
+pub mod hotplug;
 pub mod identity;
 pub mod metrics;
 pub mod probe;

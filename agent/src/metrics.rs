@@ -4,9 +4,9 @@
 use std::time::{Duration, SystemTime};
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
-use rollcall_report::{Inventory, Subject};
+use rollcall_report::{Health, Inventory, Subject};
 
 /// What came of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,9 @@ impl Outcome {
 #[derive(Debug, Clone)]
 pub struct Metrics {
     probe_failed: IntGaugeVec,
+    failing_since: IntGaugeVec,
+    gpus: IntGaugeVec,
+    unknown_speeds: IntGauge,
     probe_duration: Histogram,
     reports: IntCounterVec,
     last_accepted: Gauge,
@@ -61,6 +64,24 @@ impl Metrics {
                 ),
                 &["subject"],
             )?,
+            failing_since: IntGaugeVec::new(
+                Opts::new(
+                    "rollcall_agent_probe_failing_since_timestamp_seconds",
+                    "Since when a subject's probe fails, wholly or in part, in seconds since the epoch; 0: it works.",
+                ),
+                &["subject"],
+            )?,
+            gpus: IntGaugeVec::new(
+                Opts::new(
+                    "rollcall_agent_gpus",
+                    "GPUs: expected (on the bus), usable (their driver answers), lost (on the bus, and it does not), passed_through (to virtual machines), unmeasured (accelerators of other kinds).",
+                ),
+                &["state"],
+            )?,
+            unknown_speeds: IntGauge::new(
+                "rollcall_agent_unknown_link_speeds",
+                "Interfaces whose link may be up and whose speed is not known.",
+            )?,
             probe_duration: Histogram::with_opts(HistogramOpts::new(
                 "rollcall_agent_probe_duration_seconds",
                 "Time that a probe of all subjects took.",
@@ -78,12 +99,16 @@ impl Metrics {
         };
         for subject in Subject::ALL {
             metrics.probe_failed.with_label_values(&[subject.as_str()]).set(0);
+            metrics.failing_since.with_label_values(&[subject.as_str()]).set(0);
         }
         for outcome in Outcome::ALL {
             metrics.reports.with_label_values(&[outcome.as_str()]).reset();
         }
         registry.register(Box::new(build_info))?;
         registry.register(Box::new(metrics.probe_failed.clone()))?;
+        registry.register(Box::new(metrics.failing_since.clone()))?;
+        registry.register(Box::new(metrics.gpus.clone()))?;
+        registry.register(Box::new(metrics.unknown_speeds.clone()))?;
         registry.register(Box::new(metrics.probe_duration.clone()))?;
         registry.register(Box::new(metrics.reports.clone()))?;
         registry.register(Box::new(metrics.last_accepted.clone()))?;
@@ -100,6 +125,31 @@ impl Metrics {
         }
     }
 
+    /// Notes how well the inventory is known.
+    pub fn noted(&self, inventory: &Inventory, health: &Health) {
+        for subject in Subject::ALL {
+            let since = health.failing_since.get(&subject).copied().unwrap_or(0);
+            let gauge = self.failing_since.with_label_values(&[subject.as_str()]);
+            gauge.set(i64::try_from(since).unwrap_or(i64::MAX));
+        }
+        self.unknown_speeds.set(number(health.unknown_speeds.len()));
+        // What is not known has no series: a 0 would be taken for an answer.
+        self.gpus.reset();
+        let Some(gpus) = inventory.gpus.known() else { return };
+        let set = |state: &str, count: i64| self.gpus.with_label_values(&[state]).set(count);
+        let nvidia = gpus.nvidia_driver.known().map(|driver| driver.gpus.len());
+        let amd = gpus.amd.known().map_or(0, Vec::len);
+        if let Some(&on_bus) = gpus.nvidia_pci_devices.known() {
+            set("expected", i64::from(on_bus) + number(amd));
+        }
+        if gpus.nvidia_driver.failure().is_none() {
+            set("usable", number(nvidia.unwrap_or(0)) + number(amd));
+            set("lost", number(gpus.lost.len()));
+        }
+        set("passed_through", i64::from(gpus.passed_through));
+        set("unmeasured", number(gpus.unmeasured.len()));
+    }
+
     /// Notes what came of a report.
     pub fn reported(&self, outcome: Outcome) {
         self.reports.with_label_values(&[outcome.as_str()]).inc();
@@ -108,6 +158,10 @@ impl Metrics {
             self.last_accepted.set(now.unwrap_or_default().as_secs_f64());
         }
     }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -130,6 +184,8 @@ mod tests {
             concat!("rollcall_agent_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "rollcall_agent_probe_failed{subject=\"machine\"} 0",
             "rollcall_agent_probe_failed{subject=\"gpus\"} 0",
+            "rollcall_agent_probe_failing_since_timestamp_seconds{subject=\"gpus\"} 0",
+            "rollcall_agent_unknown_link_speeds 0",
             "rollcall_agent_probe_duration_seconds_count 0",
             "rollcall_agent_reports_total{outcome=\"accepted\"} 0",
             "rollcall_agent_reports_total{outcome=\"refused\"} 0",

@@ -1,11 +1,11 @@
-//! The agent as a daemon: probe, report, wait, again.
+//! The agent as a daemon: probe, report, wait until a report is due or hardware changes, again.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future;
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 use prometheus::Registry;
 use rollcall_daemon::readiness::{Latch, Readiness};
@@ -15,9 +15,12 @@ use rollcall_report::{Assignment, Inventory, NodeId, NodeIdentity, Subject, erro
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::JoinError;
+use tokio::time::{Instant, sleep_until};
 
 use crate::config::RunConfig;
+use crate::health::Watch;
 use crate::host::{HostRoot, ReadError};
+use crate::hotplug::Hotplug;
 use crate::identity::{IdentityError, identify};
 use crate::metrics::{Metrics, Outcome};
 use crate::probe::{Prober, Survey};
@@ -47,6 +50,12 @@ pub async fn run(
     let metrics = process::register(&registry)
         .and_then(|()| Metrics::register(&registry))
         .map_err(|source| RunError::Metrics { source })?;
+    // A saved machine does not change.
+    let hotplug = if root.manifest().is_some() {
+        Hotplug::deaf()
+    } else {
+        Hotplug::listen(&config.node.host_root)
+    };
     let readiness = Readiness::new();
     let reporter = Reporter {
         prober: Prober::new(root, config.node.probe_options()),
@@ -59,6 +68,9 @@ pub async fn run(
         trouble: None,
         probe_failures: BTreeMap::new(),
         accepted_id: None,
+        hotplug,
+        watch: Watch::default(),
+        told: None,
         identity,
     };
     let address = listener.local_addr().map_err(|source| RunError::Serve { source })?;
@@ -109,20 +121,51 @@ struct Reporter {
     /// What failed in the last probe, as it was logged.
     probe_failures: BTreeMap<Subject, String>,
     accepted_id: Option<NodeId>,
+    hotplug: Hotplug,
+    watch: Watch,
+    /// What the last report said.
+    told: Option<Inventory>,
 }
 
 impl Reporter {
     async fn report_for_ever(mut self) -> Result<Infallible, RunError> {
+        let mut survey = self.probe().await?;
         loop {
-            let survey = self.probe().await?;
-            let report = report::build(self.identity.clone(), survey);
+            let health = self.watch.note(&survey.inventory, SystemTime::now());
+            self.metrics.noted(&survey.inventory, &health);
+            self.told = Some(survey.inventory.clone());
+            let report = report::build(self.identity.clone(), survey, health);
             let wait = match self.sender.send(&report).await {
                 Ok(assignment) => self.accepted(assignment),
                 Err(error) => self.not_accepted(&error),
             };
             log::debug!(seconds = wait.as_secs_f64(); "waiting for the next report");
-            tokio::time::sleep(wait).await;
+            survey = self.next(wait).await?;
         }
+    }
+
+    /// Waits for the next report, and probes for it: when it is due, or sooner where the kernel
+    /// tells of a change that a probe finds to be one.
+    async fn next(&mut self, wait: Duration) -> Result<Survey, RunError> {
+        let due = Instant::now() + wait;
+        // While reports are not accepted, their retries set the pace.
+        while self.failures == 0 {
+            tokio::select! {
+                () = sleep_until(due) => break,
+                () = self.hotplug.changed() => {}
+            }
+            // A device comes in several steps, and seldom alone.
+            sleep_until(due.min(Instant::now() + schedule::SETTLING)).await;
+            let survey = self.probe().await?;
+            if self.told.as_ref() != Some(&survey.inventory) {
+                log::info!("hardware has changed, reporting at once");
+                return Ok(survey);
+            }
+            // Whatever goes on with a device, the machine is there for other work.
+            sleep_until(due.min(Instant::now() + schedule::LULL)).await;
+        }
+        sleep_until(due).await;
+        self.probe().await
     }
 
     async fn probe(&mut self) -> Result<Survey, RunError> {

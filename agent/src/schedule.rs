@@ -11,6 +11,12 @@ pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest interval that makes sense.
 pub const LONGEST_INTERVAL: Duration = Duration::from_hours(1);
 
+/// The wait after the kernel told of a change, for more of the same.
+pub const SETTLING: Duration = Duration::from_millis(500);
+
+/// The shortest time between two probes that the kernel asked for.
+pub const LULL: Duration = Duration::from_secs(5);
+
 /// The part of an interval that jitter adds or takes away.
 const INTERVAL_JITTER: f64 = 0.1;
 

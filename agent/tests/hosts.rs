@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rollcall_agent::explain;
+use rollcall_agent::health::Watch;
 use rollcall_agent::host::HostRoot;
 use rollcall_agent::identity::identify;
 use rollcall_agent::probe::{self, ProbeOptions, Prober, Survey};
@@ -61,9 +63,15 @@ fn take(host: &str) -> (NodeIdentity, Survey) {
     (identity, runtime.block_on(prober.probe()).expect("a survey"))
 }
 
+/// The report, at the beginning of time.
+fn build(identity: NodeIdentity, survey: Survey) -> NodeReport {
+    let health = Watch::default().note(&survey.inventory, SystemTime::UNIX_EPOCH);
+    report::build(identity, survey, health)
+}
+
 fn report_of(host: &str) -> NodeReport {
     let (identity, survey) = take(host);
-    report::build(identity, survey)
+    build(identity, survey)
 }
 
 fn hosts() -> Vec<String> {
@@ -87,7 +95,7 @@ fn every_machine_gives_its_report_and_its_reasons() {
 
         let (identity, survey) = take(&host);
         let explained = explain::tables(&survey.explanation) + "\n";
-        let mut report = report::build(identity, survey);
+        let mut report = build(identity, survey);
         assert_eq!(report.check(), Ok(()), "{host}: an aggregator would refuse it");
         assert_eq!(report.agent.version, env!("CARGO_PKG_VERSION"));
         "VERSION".clone_into(&mut report.agent.version);

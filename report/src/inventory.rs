@@ -325,7 +325,7 @@ pub struct Gpu {
     /// Where it sits, for example `0000:17:00.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pci_address: Option<String>,
-    /// How many of its NVLinks are active; `None` where the driver does not tell.
+    /// How many of its `NVLink` links are active; `None` where the driver does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_nvlinks: Option<u32>,
     /// Its division into instances (MIG); `None` where it is not divided.
