@@ -60,8 +60,7 @@ fn run_until_signalled(config: RunConfig) -> Result<(), CommandError> {
 
 fn print_report(config: &NodeConfig) -> Result<(), CommandError> {
     let Taken { identity, survey } = take(config, open(config)?)?;
-    let health = Watch::default().note(&survey.inventory, SystemTime::now());
-    let report = report::build(identity, survey, health);
+    let report = report::build(identity, survey, &mut Watch::default(), SystemTime::now());
     for (subject, reason) in report.inventory.failures() {
         log::warn!(subject:% = subject, reason = reason; "probe failed");
     }

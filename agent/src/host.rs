@@ -45,15 +45,21 @@ impl HostRoot {
     ///
     /// When it is a saved machine that this version cannot read.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, ReadError> {
-        let mut host = Self::new(root);
+        let host = Self::new(root);
         if let Some(text) = host.read_if_present(Manifest::FILE)? {
             let manifest = Manifest::parse(&text).map_err(|source| ReadError::Manifest {
                 path: host.below(Path::new(Manifest::FILE)),
                 source,
             })?;
-            host.manifest = Some(Arc::new(manifest));
+            return Ok(host.answering_as(manifest));
         }
         Ok(host)
+    }
+
+    /// The same root, answering as the manifest of a saved machine says.
+    #[must_use]
+    pub fn answering_as(self, manifest: Manifest) -> Self {
+        Self { manifest: Some(Arc::new(manifest)), ..self }
     }
 
     /// The same root; what is read below it is noted, too.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
-use rollcall_report::{Health, Inventory, Subject};
+use rollcall_report::{Inventory, NodeReport, Subject};
 
 /// What came of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +126,8 @@ impl Metrics {
     }
 
     /// Notes how well the inventory is known.
-    pub fn noted(&self, inventory: &Inventory, health: &Health) {
+    pub fn noted(&self, report: &NodeReport) {
+        let health = report.health.clone().unwrap_or_default();
         for subject in Subject::ALL {
             let since = health.failing_since.get(&subject).copied().unwrap_or(0);
             let gauge = self.failing_since.with_label_values(&[subject.as_str()]);
@@ -135,7 +136,7 @@ impl Metrics {
         self.unknown_speeds.set(number(health.unknown_speeds.len()));
         // What is not known has no series: a 0 would be taken for an answer.
         self.gpus.reset();
-        let Some(gpus) = inventory.gpus.known() else { return };
+        let Some(gpus) = report.inventory.gpus.known() else { return };
         let set = |state: &str, count: i64| self.gpus.with_label_values(&[state]).set(count);
         let nvidia = gpus.nvidia_driver.known().map(|driver| driver.gpus.len());
         let amd = gpus.amd.known().map_or(0, Vec::len);

@@ -1,18 +1,75 @@
 //! Makes a report of what was found.
 
+use std::time::SystemTime;
+
 use rollcall_report::{Agent, Health, NodeIdentity, NodeReport, SCHEMA_VERSION};
 
 use crate::finding::passed_over;
+use crate::health::Watch;
 use crate::probe::Survey;
 
-/// The report of one node by this agent.
-pub fn build(node: NodeIdentity, survey: Survey, health: Health) -> NodeReport {
-    NodeReport {
+/// The report of one node by this agent. What cannot be true is reported as failed, so that an
+/// aggregator takes the rest.
+pub fn build(node: NodeIdentity, survey: Survey, watch: &mut Watch, now: SystemTime) -> NodeReport {
+    let mut report = NodeReport {
         schema_version: SCHEMA_VERSION,
         agent: Agent { version: env!("CARGO_PKG_VERSION").to_owned() },
         node,
         passed_over: passed_over(&survey.explanation),
         inventory: survey.inventory,
-        health: Some(health),
+        health: Some(Health::default()),
+    };
+    while let Err(problem) = report.check() {
+        let Some(subject) = problem.subject() else { break };
+        let before = report.inventory.clone();
+        report.inventory.fail(subject, &format!("what was read cannot be true: {problem}"));
+        if report.inventory == before {
+            break;
+        }
+    }
+    report.health = Some(watch.note(&report.inventory, now));
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use rollcall_report::{Attachment, Disk, IdSource, Inventory, Reading, Subject, Swap};
+
+    use super::*;
+    use crate::finding::Explanation;
+
+    #[test]
+    fn what_cannot_be_true_fails_by_itself() {
+        let disk = |size: u64| Disk {
+            name: "sda".into(),
+            size_bytes: Reading::Known(size),
+            attachment: Attachment::Local,
+            model: None,
+            rotational: None,
+        };
+        let inventory = Inventory {
+            machine: Reading::Absent,
+            cpu: Reading::Absent,
+            memory: Reading::Absent,
+            swap: Reading::Known(Swap { total_bytes: u64::MAX, zram_bytes: 0 }),
+            disks: Reading::Known(vec![disk(1), disk(1)]),
+            nics: Reading::Known(Vec::new()),
+            gpus: Reading::Absent,
+        };
+        let node = NodeIdentity {
+            name: "n1".parse().expect("a name"),
+            proposed_id: "n1".parse().expect("an id"),
+            id_source: IdSource::NodeName,
+            machine_hash: None,
+        };
+        let survey = Survey { inventory, explanation: Explanation::new() };
+        let report = build(node, survey, &mut Watch::default(), SystemTime::UNIX_EPOCH);
+        assert_eq!(report.check(), Ok(()));
+        let failed: Vec<Subject> =
+            report.inventory.failures().iter().map(|(subject, _)| *subject).collect();
+        assert_eq!(failed, [Subject::Swap, Subject::Disks]);
+        assert_eq!(report.inventory.nics, Reading::Known(Vec::new()));
+        let health = report.health.expect("health");
+        assert_eq!(health.failing_since.len(), 2);
     }
 }

@@ -131,10 +131,10 @@ impl Reporter {
     async fn report_for_ever(mut self) -> Result<Infallible, RunError> {
         let mut survey = self.probe().await?;
         loop {
-            let health = self.watch.note(&survey.inventory, SystemTime::now());
-            self.metrics.noted(&survey.inventory, &health);
             self.told = Some(survey.inventory.clone());
-            let report = report::build(self.identity.clone(), survey, health);
+            let now = SystemTime::now();
+            let report = report::build(self.identity.clone(), survey, &mut self.watch, now);
+            self.metrics.noted(&report);
             let wait = match self.sender.send(&report).await {
                 Ok(assignment) => self.accepted(assignment),
                 Err(error) => self.not_accepted(&error),

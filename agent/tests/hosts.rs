@@ -65,8 +65,7 @@ fn take(host: &str) -> (NodeIdentity, Survey) {
 
 /// The report, at the beginning of time.
 fn build(identity: NodeIdentity, survey: Survey) -> NodeReport {
-    let health = Watch::default().note(&survey.inventory, SystemTime::UNIX_EPOCH);
-    report::build(identity, survey, health)
+    report::build(identity, survey, &mut Watch::default(), SystemTime::UNIX_EPOCH)
 }
 
 fn report_of(host: &str) -> NodeReport {

@@ -29,6 +29,19 @@ pub struct Inventory {
 }
 
 impl Inventory {
+    /// Makes a failed reading of a subject.
+    pub fn fail(&mut self, subject: Subject, reason: &str) {
+        match subject {
+            Subject::Machine => self.machine = Reading::failed(reason),
+            Subject::Cpu => self.cpu = Reading::failed(reason),
+            Subject::Memory => self.memory = Reading::failed(reason),
+            Subject::Swap => self.swap = Reading::failed(reason),
+            Subject::Disks => self.disks = Reading::failed(reason),
+            Subject::Nics => self.nics = Reading::failed(reason),
+            Subject::Gpus => self.gpus = Reading::failed(reason),
+        }
+    }
+
     /// Every subject that failed, with the reason. A failure inside a subject (one disk's size,
     /// the GPU library) counts as one of that subject.
     #[must_use]

@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-use crate::{Inventory, NodeReport, Reading, SCHEMA_VERSION};
+use crate::{Inventory, NodeReport, Reading, SCHEMA_VERSION, Subject};
 
 /// The longest text that a report may carry in one field, in characters.
 pub const MAX_TEXT_CHARS: usize = 512;
@@ -58,6 +58,24 @@ pub enum Implausible {
         /// The name.
         name: String,
     },
+}
+
+impl Implausible {
+    /// The subject that it is about, where it is about one.
+    #[must_use]
+    pub fn subject(&self) -> Option<Subject> {
+        let field = match self {
+            Self::SchemaVersion { .. } => return None,
+            Self::Number { field, .. } | Self::Text { field, .. } => field.as_str(),
+            Self::Twice { field, .. } => field,
+        };
+        let inside = field.split_once("inventory.")?.1;
+        Subject::ALL.into_iter().find(|subject| {
+            inside
+                .strip_prefix(subject.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    }
 }
 
 /// A text as a report may carry it: no control characters, no white space around, not too long.
@@ -209,8 +227,13 @@ impl NodeReport {
         let Some(driver) = gpus.nvidia_driver.known() else { return Ok(()) };
         optional_text("inventory.gpus.nvidiaDriver.version", driver.version.as_deref())?;
         optional_text("inventory.gpus.nvidiaDriver.cudaVersion", driver.cuda_version.as_deref())?;
-        number("the number of GPUs", count(&driver.gpus), 0, MAX_GPUS)?;
-        number("the number of GPUs that fail", count(&driver.failures), 0, MAX_GPUS)?;
+        number("the number of inventory.gpus.nvidiaDriver.gpus", count(&driver.gpus), 0, MAX_GPUS)?;
+        number(
+            "the number of inventory.gpus.nvidiaDriver.failures",
+            count(&driver.failures),
+            0,
+            MAX_GPUS,
+        )?;
         let uuids = driver.gpus.iter().filter_map(|gpu| gpu.uuid.as_deref());
         unique("inventory.gpus.nvidiaDriver.gpus.uuid", uuids)?;
         for gpu in &driver.gpus {

@@ -30,7 +30,8 @@ fn version_1_says_what_it_said() {
     assert!(matches!(report.inventory.swap, Reading::Failed { .. }));
     let failing: Vec<Subject> =
         report.inventory.failures().into_iter().map(|(subject, _)| subject).collect();
-    assert_eq!(failing, [Subject::Swap, Subject::Disks]);
+    // One of its GPUs does not answer.
+    assert_eq!(failing, [Subject::Swap, Subject::Disks, Subject::Gpus]);
     let written = serde_json::to_value(&report).expect("JSON");
     let read: serde_json::Value = serde_json::from_str(&example(1)).expect("JSON");
     assert_eq!(written, read, "reading and writing loses nothing");
@@ -58,7 +59,7 @@ fn a_newer_agents_fields_are_no_mistake() {
 #[test]
 fn absurd_reports_are_refused_by_name() {
     type Edit = fn(&mut serde_json::Value);
-    let cases: [(&str, Edit, &str); 14] = [
+    let cases: [(&str, Edit, &str); 18] = [
         ("a newer schema", |r| r["schemaVersion"] = 99.into(), "schema version 99 is unknown"),
         ("schema version 0", |r| r["schemaVersion"] = 0.into(), "schema version 0 is unknown"),
         ("no CPUs", |r| r["inventory"]["cpu"]["known"]["online"] = 0.into(), "cpu.online is 0"),
@@ -124,13 +125,43 @@ fn absurd_reports_are_refused_by_name() {
             },
             "inventory.disks.sizeBytes.failed.reason holds control characters",
         ),
+        (
+            "an AMD GPU with the memory of a data centre",
+            |r| {
+                r["inventory"]["gpus"]["known"]["amd"] = serde_json::json!({"known": [{
+                    "pciAddress": "0000:c1:00.0", "deviceId": "0x74a1", "model": "MI300X",
+                    "memoryBytes": {"known": 1_u64 << 50}}]});
+            },
+            "inventory.gpus.amd.0000:c1:00.0.memoryBytes",
+        ),
+        (
+            "a terminal's escape in a lost GPU",
+            |r| r["inventory"]["gpus"]["known"]["lost"] = serde_json::json!(["\u{1b}[2J"]),
+            "inventory.gpus.lost holds control characters",
+        ),
+        (
+            "a rule without a name",
+            |r| {
+                r["passedOver"] = serde_json::json!([
+                    {"subject": "disks", "rule": "", "count": 1, "examples": []}]);
+            },
+            "passedOver.rule is empty",
+        ),
+        (
+            "a boot without a name",
+            |r| r["inventory"]["machine"]["known"]["bootId"] = "".into(),
+            "inventory.machine.bootId is empty",
+        ),
         ("an empty version", |r| r["agent"]["version"] = "".into(), "agent.version is empty"),
     ];
     for (what, edit, expected) in cases {
         let mut value: serde_json::Value = serde_json::from_str(&example(1)).expect("JSON");
         edit(&mut value);
         let report: NodeReport = serde_json::from_value(value).expect(what);
-        let message = report.check().expect_err(what).to_string();
+        let problem = report.check().expect_err(what);
+        let message = problem.to_string();
+        let of_inventory = message.contains("inventory.");
+        assert_eq!(problem.subject().is_some(), of_inventory, "{what}: {message}");
         assert!(message.contains(expected), "{what}: {message}");
     }
 }
