@@ -119,10 +119,10 @@ fn topology(
     online: &BTreeSet<u32>,
 ) -> Result<Option<BTreeSet<(u32, u32)>>, ReadError> {
     let mut cores = BTreeSet::new();
+    let cpus = root.attributes("/sys/devices/system/cpu");
     for number in online {
-        let cpu = root.attributes(format!("/sys/devices/system/cpu/cpu{number}/topology"));
-        let package = cpu.read("physical_package_id")?;
-        let core = cpu.read("core_id")?;
+        let package = cpus.read(&format!("cpu{number}/topology/physical_package_id"))?;
+        let core = cpus.read(&format!("cpu{number}/topology/core_id"))?;
         // The kernel says -1 for what it does not know.
         let number = |text: Option<String>| text?.parse::<u32>().ok();
         let (Some(package), Some(core)) = (number(package), number(core)) else { return Ok(None) };

@@ -209,15 +209,15 @@ struct Blocks {
 /// Source: Documentation/ABI/testing/sysfs-devices-memory.
 fn blocks(root: &HostRoot, gpu_nodes: &[GpuNode]) -> Result<Option<Blocks>, ReadError> {
     let Some(names) = root.list_if_present(MEMORY_BLOCKS)? else { return Ok(None) };
-    let block_bytes =
-        root.attributes(MEMORY_BLOCKS).parse("block_size_bytes", parse_hexadecimal)?;
+    let folder = root.attributes(MEMORY_BLOCKS);
+    let block_bytes = folder.parse("block_size_bytes", parse_hexadecimal)?;
     let mut blocks = Blocks { online: 0, offline: 0, block_bytes };
     let is_gpus = |name: &str| gpu_nodes.iter().any(|node| node.blocks.contains(name));
     for name in names.iter().filter(|name| is_block(name) && !is_gpus(name)) {
-        let block = root.attributes(format!("{MEMORY_BLOCKS}/{name}"));
-        let is_online = match block.read("state")? {
+        // Some machines have a hundred thousand: their folder is not looked up for each.
+        let is_online = match folder.read(&format!("{name}/state"))? {
             Some(state) => state == "online",
-            None => block.is_set("online")?,
+            None => folder.is_set(&format!("{name}/online"))?,
         };
         *(if is_online { &mut blocks.online } else { &mut blocks.offline }) += 1;
     }
