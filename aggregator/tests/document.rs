@@ -233,6 +233,7 @@ fn bandwidth() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn gpus_that_are_not_there_lost_or_unmeasured() {
     let gpu = |index: u32, memory_bytes| Gpu {
         index,

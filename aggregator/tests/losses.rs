@@ -71,8 +71,14 @@ fn report(gpus: Reading<Gpus>) -> NodeReport {
     report
 }
 
-/// Takes reports, each at its second.
-fn followed(reports: Vec<(i64, Gpus)>) -> Entry {
+/// What a node says of its GPUs, each at its second.
+type Reports = Vec<(i64, Gpus)>;
+
+/// How many GPUs count, at which second.
+type Counts = Vec<(i64, u64)>;
+
+/// Takes reports.
+fn followed(reports: Reports) -> Entry {
     let mut roll = Roll::default();
     for (second, gpus) in reports {
         let report = report(Reading::Known(gpus));
@@ -107,11 +113,11 @@ fn how_long_lost_gpus_count() {
     };
     let passed_through = || Gpus { passed_through: 1, ..answering(&[0, 2, 3], 3) };
     let one_lost = |at| vec![(0, answering(&all, 4)), (at, answering(&[0, 2, 3], 4))];
-    let then = |mut reports: Vec<(i64, Gpus)>, more: Vec<(i64, Gpus)>| {
+    let then = |mut reports: Reports, more: Reports| {
         reports.extend(more);
         reports
     };
-    let cases: Vec<(&str, Vec<(i64, Gpus)>, Vec<(i64, u64)>)> = vec![
+    let cases: Vec<(&str, Reports, Counts)> = vec![
         ("one lost", one_lost(100), vec![(100, 4), (699, 4), (700, 3), (9999, 3)]),
         (
             "one that the agent names by its address",

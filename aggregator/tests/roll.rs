@@ -1,6 +1,10 @@
 //! The roll: who is admitted, who is refused, and what stays known when a probe fails.
 
-#![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
 
 use std::fs;
 use std::path::Path;

@@ -39,6 +39,7 @@ const AMD: [u64; 2] = [192 << 30, 64 << 30];
 
 /// What a report says, and how long after the one before it comes.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each thing fails by itself")]
 struct Step {
     after: i64,
     /// Whole subjects that fail.
