@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::cluster_file::{ClusterFile, Target, TargetName};
-use crate::document::{Assembly, assemble};
+use crate::document::{Assembly, Source, assemble};
 use crate::metrics::Metrics;
 use crate::onboarding::gate::{Gate, gate};
 use crate::onboarding::state::TargetState;
@@ -149,12 +149,29 @@ impl Aggregator {
         self.generation.subscribe()
     }
 
-    /// The document as the roll stands.
+    /// The document as the roll stands now.
     pub fn assemble(&self) -> Assembly {
+        self.assemble_at(Timestamp::now())
+    }
+
+    /// The document as the roll stands, with the losses of GPUs judged at `now`.
+    pub fn assemble_at(&self, now: Timestamp) -> Assembly {
         let roll = self.roll();
-        let nodes = roll.entries();
-        let nodes = nodes.iter().map(|entry| (&entry.node_id, &entry.inventory));
+        let nodes = roll.entries().into_iter().map(|entry| self.source(entry, now));
         assemble(&self.file.cluster, &self.file.overrides, nodes)
+    }
+
+    /// What a node's entry in the document is made of.
+    pub fn source<'a>(&self, entry: &'a Entry, now: Timestamp) -> Source<'a> {
+        Source::of(entry, now, self.file.gpu_loss_hold_down)
+    }
+
+    /// When the document changes without a report: the next loss of a GPU is confirmed.
+    pub fn next_confirmed_loss(&self, now: Timestamp) -> Option<Timestamp> {
+        let roll = self.roll();
+        let lost = roll.entries().into_iter().flat_map(|entry| &entry.lost_gpus);
+        let confirmed = lost.filter_map(|lost| lost.confirmed_at(self.file.gpu_loss_hold_down));
+        confirmed.filter(|at| *at > now).min()
     }
 
     /// Whether the first registration may go ahead, by how many nodes are in the document and how

@@ -37,6 +37,14 @@ pub struct ClusterFile {
     /// Values that the machines do not tell.
     #[serde(default)]
     pub overrides: Overrides,
+    /// For how long the loss of a GPU must be confirmed before the GPU counts no more.
+    #[serde(default = "gpu_loss_hold_down", deserialize_with = "duration")]
+    pub gpu_loss_hold_down: Duration,
+}
+
+/// Long enough for a GPU's reset or a driver's upgrade.
+fn gpu_loss_hold_down() -> Duration {
+    Duration::from_mins(10)
 }
 
 /// What the onboarding document says besides the nodes.
@@ -127,7 +135,7 @@ pub struct Expect {
     pub nodes: usize,
     /// How long to wait for them after the first report; then the cluster is registered with the
     /// nodes that are there. Without it the wait has no end.
-    #[serde(default, deserialize_with = "duration")]
+    #[serde(default, deserialize_with = "some_duration")]
     pub deadline: Option<Duration>,
 }
 
@@ -261,10 +269,13 @@ fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::
     }
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text)
-        .map(Some)
         .map_err(|error| D::Error::custom(format!("{text:?} is no duration such as 30m: {error}")))
 }
 
@@ -389,6 +400,18 @@ mod tests {
     }
 
     #[test]
+    fn how_long_lost_gpus_count() {
+        for (rest, expected) in [
+            ("", Duration::from_mins(10)),
+            ("gpuLossHoldDown: 90s\n", Duration::from_secs(90)),
+            ("gpuLossHoldDown: 0s\n", Duration::ZERO),
+        ] {
+            let file = ClusterFile::parse(&format!("{SMALL}{rest}")).expect("valid");
+            assert_eq!(file.gpu_loss_hold_down, expected, "{rest:?}");
+        }
+    }
+
+    #[test]
     fn free_form_parts_keep_their_order() {
         let text =
             format!("{SMALL}  clusterMetadata:\n    z: 1\n    a: {{y: true, b: [NO, 2.5]}}\n");
@@ -423,6 +446,12 @@ mod tests {
                 format!("{SMALL}expect:\n  nodes: 1\n  deadline: soon\n"),
                 6,
                 "soon",
+            ),
+            (
+                "a hold-down without a unit",
+                format!("{SMALL}gpuLossHoldDown: 600\n"),
+                4,
+                "gpuLossHoldDown",
             ),
             (
                 "a URL of another scheme",

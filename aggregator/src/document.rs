@@ -5,14 +5,21 @@
 //! node's storage, a GPU's memory) is rounded down once, and every total is the exact sum of its
 //! nodes.
 
-use rollcall_report::{
-    Attachment, ComputeCapability, Gpu, Inventory, Link, NodeId, Reading, Subject,
-};
+mod gpus;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rollcall_report::{Attachment, Inventory, Link, Nic, NicKind, NodeId, Reading, Subject};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::cluster_file::{Cluster, Overrides};
+use crate::roll::Entry;
+use crate::roll::loss::Losses;
+
+pub use gpus::{GpuStates, amd_features, features};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -84,11 +91,11 @@ pub struct NodeData {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeGpus {
-    /// How many are usable.
+    /// How many count: the usable ones, and lost ones until their loss is confirmed.
     pub count: u64,
     /// Their memory together, MiB.
     pub memory: u64,
-    /// One entry each.
+    /// One entry each: NVIDIA's, then AMD's.
     pub gpus: Vec<GpuEntry>,
     /// What they can do, see [`features`].
     pub features: Vec<String>,
@@ -109,7 +116,7 @@ pub struct GpuEntry {
 /// GPUs of all nodes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuTotals {
-    /// How many are usable.
+    /// How many count.
     pub count: u64,
     /// Their memory together, MiB.
     pub memory: u64,
@@ -179,15 +186,37 @@ pub enum Warning {
         /// The interface.
         nic: String,
     },
-    /// GPUs that are there and do not answer.
-    #[error("node {node}: {lost} of {expected} NVIDIA GPUs do not answer and are not counted")]
+    /// GPUs that were known, do not answer, and count until that is confirmed.
+    #[error(
+        "node {node}: {lost} of {expected} NVIDIA GPUs do not answer since {since}; they are still counted{}",
+        until.map_or_else(|| ", their driver as a whole does not answer now".to_owned(), |until| format!(" until {until}"))
+    )]
+    GpusHeld {
+        /// The node.
+        node: NodeId,
+        /// How many do not answer.
+        lost: u64,
+        /// How many there are.
+        expected: u64,
+        /// When they first did not.
+        since: Timestamp,
+        /// When they will count no more; `None`: nobody can say while the driver does not answer.
+        until: Option<Timestamp>,
+    },
+    /// GPUs that are there, do not answer, and do not count.
+    #[error(
+        "node {node}: {lost} of {expected} NVIDIA GPUs do not answer{}",
+        since.map_or_else(|| " and are not counted".to_owned(), |since| format!(" since {since} and are not counted any more"))
+    )]
     GpusLost {
         /// The node.
         node: NodeId,
         /// How many do not answer.
-        lost: u32,
+        lost: u64,
         /// How many there are.
-        expected: u32,
+        expected: u64,
+        /// When the first of them did not; `None`: none of them ever did.
+        since: Option<Timestamp>,
     },
     /// A GPU that shares the machine's memory.
     #[error("node {node}: {model} has no memory of its own, it is counted as 0")]
@@ -209,17 +238,43 @@ pub enum Warning {
     },
 }
 
+/// What a node's entry is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source<'a> {
+    /// The node's `nodeID` label.
+    pub id: &'a NodeId,
+    /// What is known of it.
+    pub inventory: &'a Inventory,
+    /// Its lost GPUs.
+    pub losses: Losses<'a>,
+}
+
+impl<'a> Source<'a> {
+    /// A node on the roll as it stands now.
+    pub fn of(entry: &'a Entry, now: Timestamp, gpu_loss_hold_down: Duration) -> Self {
+        let losses = Losses::at(&entry.lost_gpus, now, gpu_loss_hold_down);
+        Self { id: &entry.node_id, inventory: &entry.inventory, losses }
+    }
+}
+
+impl<'a> From<(&'a NodeId, &'a Inventory)> for Source<'a> {
+    /// A node without a history: what does not answer does not count.
+    fn from((id, inventory): (&'a NodeId, &'a Inventory)) -> Self {
+        Self { id, inventory, losses: Losses::default() }
+    }
+}
+
 /// Assembles the document from nodes in the order given.
-pub fn assemble<'a>(
+pub fn assemble<'a, S: Into<Source<'a>>>(
     cluster: &Cluster,
     overrides: &Overrides,
-    nodes: impl IntoIterator<Item = (&'a NodeId, &'a Inventory)>,
+    nodes: impl IntoIterator<Item = S>,
 ) -> Assembly {
     let mut warnings = Vec::new();
     let mut incomplete = Vec::new();
     let mut node_data = Vec::new();
-    for (id, inventory) in nodes {
-        match NodeData::build(id, inventory, overrides, &mut warnings) {
+    for node in nodes {
+        match NodeData::build(&node.into(), overrides, &mut warnings) {
             Ok(node) => node_data.push(node),
             Err(reason) => incomplete.push(reason),
         }
@@ -266,11 +321,11 @@ impl NodeData {
     ///
     /// When a capacity is not known.
     pub fn build(
-        id: &NodeId,
-        inventory: &Inventory,
+        source: &Source<'_>,
         overrides: &Overrides,
         warnings: &mut Vec<Warning>,
     ) -> Result<Self, Incomplete> {
+        let Source { id, inventory, .. } = *source;
         let need = Need { node: id };
         let cpu = need.known(Subject::Cpu, &inventory.cpu)?;
         let memory = need.known(Subject::Memory, &inventory.memory)?;
@@ -279,7 +334,7 @@ impl NodeData {
         // Warnings only once nothing can keep the node out any more: what is not in the document
         // needs no warning about its numbers.
         let mut noted = Vec::new();
-        let gpus = gpus(need, inventory, &mut noted)?;
+        let gpus = gpus::gpus(need, source, &mut noted)?;
         let network = network(need, inventory, overrides, &mut noted)?;
         warnings.append(&mut noted);
         Ok(Self {
@@ -333,128 +388,39 @@ fn network(
     let nics = need.known(Subject::Nics, &inventory.nics)?;
     let mut bandwidth = 0;
     for nic in nics {
-        bandwidth += match (nic.link, &nic.speed_mbps) {
-            // A driver may keep telling the speed of a link that is gone.
-            (Link::Down, _) => 0,
-            (_, Reading::Known(speed)) => *speed,
-            (_, Reading::Absent | Reading::Failed { .. }) => {
-                overrides.nic_speed_mbps(need.node, &nic.name).map_or_else(
-                    || {
-                        warnings.push(Warning::NicSpeedUnknown {
-                            node: need.node.clone(),
-                            nic: nic.name.clone(),
-                        });
-                        0
-                    },
-                    u64::from,
-                )
-            }
-        };
+        if nic.kind == NicKind::Other
+            && let Some(reason) = nic.speed_mbps.failure()
+        {
+            // What could not be decided may be no adapter at all.
+            return Err(need.missing(Subject::Nics, reason));
+        }
+        bandwidth += speed_mbps(need.node, nic, overrides).unwrap_or_else(|| {
+            let (node, nic) = (need.node.clone(), nic.name.clone());
+            warnings.push(Warning::NicSpeedUnknown { node, nic });
+            0
+        });
     }
     Ok(Network { interfaces: count(nics), tx_bandwidth: bandwidth, rx_bandwidth: bandwidth })
 }
 
-fn gpus(
-    need: Need<'_>,
-    inventory: &Inventory,
-    warnings: &mut Vec<Warning>,
-) -> Result<NodeGpus, Incomplete> {
-    let gpus = need.known(Subject::Gpus, &inventory.gpus)?;
-    if !gpus.unmeasured.is_empty() {
-        let devices = gpus.unmeasured.iter().map(|accelerator| {
-            format!(
-                "{} ({}:{})",
-                accelerator.pci_address, accelerator.vendor_id, accelerator.device_id
-            )
-        });
-        warnings.push(Warning::Unmeasured {
-            node: need.node.clone(),
-            count: gpus.unmeasured.len(),
-            devices: devices.collect::<Vec<_>>().join(", "),
-        });
-    }
-    let driver = match (&gpus.nvidia_driver, &gpus.nvidia_pci_devices) {
-        (Reading::Known(driver), _) => driver,
-        // No GPU, so no driver was asked: a healthy 0.
-        (Reading::Absent, Reading::Absent | Reading::Known(0)) => return Ok(NodeGpus::default()),
-        (Reading::Absent, Reading::Known(_)) => {
-            return Err(need.missing(Subject::Gpus, "there are GPUs, and no driver was asked"));
-        }
-        (Reading::Failed { reason }, _) | (Reading::Absent, Reading::Failed { reason }) => {
-            return Err(need.missing(Subject::Gpus, reason));
-        }
-    };
-    let usable = u32::try_from(driver.gpus.len()).unwrap_or(u32::MAX);
-    let listed = usable.saturating_add(u32::try_from(driver.failures.len()).unwrap_or(u32::MAX));
-    let expected = gpus.nvidia_pci_devices.known().copied().unwrap_or(0).max(listed);
-    if usable < expected {
-        let lost = expected - usable;
-        warnings.push(Warning::GpusLost { node: need.node.clone(), lost, expected });
-    }
-    let mut entries = Vec::with_capacity(driver.gpus.len());
-    for gpu in &driver.gpus {
-        let memory = match &gpu.memory_bytes {
-            Reading::Known(bytes) => bytes / MIB,
-            Reading::Absent => {
-                warnings.push(Warning::GpuMemoryShared {
-                    node: need.node.clone(),
-                    model: gpu.model.clone(),
-                });
-                0
-            }
-            Reading::Failed { reason } => return Err(need.missing(Subject::Gpus, reason)),
-        };
-        entries.push(GpuEntry { model_name: gpu.model.clone(), memory });
-    }
-    let mut model_names: Vec<String> = Vec::new();
-    for entry in &entries {
-        if !model_names.contains(&entry.model_name) {
-            model_names.push(entry.model_name.clone());
+/// What an interface gives, in Mbit/s; `None`: neither the machine nor the owner tells.
+fn speed_mbps(node: &NodeId, nic: &Nic, overrides: &Overrides) -> Option<u64> {
+    match (nic.link, &nic.speed_mbps) {
+        // A driver may keep telling the speed of a link that is gone.
+        (Link::Down, _) => Some(0),
+        (_, Reading::Known(speed)) => Some(*speed),
+        (_, Reading::Absent | Reading::Failed { .. }) => {
+            overrides.nic_speed_mbps(node, &nic.name).map(u64::from)
         }
     }
-    Ok(NodeGpus {
-        count: count(&entries),
-        memory: entries.iter().map(|entry| entry.memory).sum(),
-        features: features_of_all(&driver.gpus),
-        gpus: entries,
-        model_names,
-    })
 }
 
-/// What a node's GPUs can do: what every one of them can, so that work which asks for a feature may
-/// land on any.
-fn features_of_all(gpus: &[Gpu]) -> Vec<String> {
-    let mut common: Option<Vec<&str>> = None;
-    for gpu in gpus {
-        let own = gpu.compute_capability.map_or_else(Vec::new, |at| features(at, &gpu.model));
-        common = Some(match common {
-            None => own,
-            Some(names) => names.into_iter().filter(|name| own.contains(name)).collect(),
-        });
-    }
-    common.unwrap_or_default().into_iter().map(str::to_owned).collect()
-}
-
-/// What a GPU can do by its compute capability.
-///
-/// Source: CUDA C++ Programming Guide, "Compute Capabilities": arithmetic throughput and supported
-/// types by version. Turing's TU116 and TU117 (GTX 16xx, T400 to T2000, MX450, MX550) have compute capability 7.5
-/// without tensor cores.
-pub fn features(capability: ComputeCapability, model: &str) -> Vec<&'static str> {
-    let at_least = |major, minor| (capability.major, capability.minor) >= (major, minor);
-    let turing_without = (capability.major, capability.minor) == (7, 5)
-        && ["GTX 16", "T400", "T500", "T550", "T600", "T1000", "T1200", "T2000", "MX450", "MX550"]
-            .iter()
-            .any(|name| model.contains(name));
-    [
-        ("fp16", at_least(5, 3)),
-        ("tensor_cores", at_least(7, 0) && !turing_without),
-        ("bf16", at_least(8, 0)),
-        ("fp8", at_least(8, 9)),
-    ]
-    .into_iter()
-    .filter_map(|(name, has)| has.then_some(name))
-    .collect()
+/// The interfaces of a node whose bandwidth counts as 0 because nobody tells it; `None`: its
+/// interfaces are not known.
+pub fn unknown_speeds<'a>(source: &Source<'a>, overrides: &Overrides) -> Option<Vec<&'a str>> {
+    let nics = source.inventory.nics.known()?.iter();
+    let unknown = nics.filter(|nic| speed_mbps(source.id, nic, overrides).is_none());
+    Some(unknown.map(|nic| nic.name.as_str()).collect())
 }
 
 fn count<T>(items: &[T]) -> u64 {

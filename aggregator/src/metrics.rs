@@ -1,4 +1,8 @@
-//! What Prometheus is told. Labels are bounded: targets, phases and codes, never nodes' own words.
+//! What Prometheus is told. Labels are bounded: targets, phases, codes, and the names of the nodes on
+//! the roll, which are checked when they are admitted; never a node's own words. A node that leaves
+//! the roll takes its series with it.
+
+mod nodes;
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use rollcall_daemon::process;
@@ -6,6 +10,9 @@ use rollcall_daemon::process;
 use crate::cluster_file::TargetName;
 use crate::onboarding::state::Phase;
 use crate::targets::Verdict;
+
+pub use nodes::NodeFigures;
+use nodes::NodeGauges;
 
 /// The aggregator's metrics and the registry that they are in.
 #[derive(Debug, Clone)]
@@ -15,6 +22,7 @@ pub struct Metrics {
     intake_seconds: Histogram,
     nodes: IntGaugeVec,
     stale_nodes: IntGauge,
+    each_node: NodeGauges,
     target_phase: IntGaugeVec,
     submissions: IntCounterVec,
 }
@@ -92,6 +100,8 @@ impl Metrics {
         registry.register(Box::new(intake_seconds.clone()))?;
         registry.register(Box::new(nodes.clone()))?;
         registry.register(Box::new(stale_nodes.clone()))?;
+        let each_node = NodeGauges::new()?;
+        registry.register(Box::new(each_node.clone()))?;
         registry.register(Box::new(target_phase.clone()))?;
         registry.register(Box::new(submissions.clone()))?;
         Ok(Self {
@@ -100,6 +110,7 @@ impl Metrics {
             intake_seconds,
             nodes,
             stale_nodes,
+            each_node,
             target_phase,
             submissions,
         })
@@ -126,6 +137,11 @@ impl Metrics {
         self.nodes.with_label_values(&["complete"]).set(gauge(counts.complete));
         self.nodes.with_label_values(&["incomplete"]).set(gauge(counts.incomplete));
         self.stale_nodes.set(gauge(counts.stale));
+    }
+
+    /// Notes what each node on the roll holds; the others are forgotten.
+    pub fn each_node<'a>(&self, nodes: impl Iterator<Item = NodeFigures<'a>>) {
+        self.each_node.replace(nodes);
     }
 
     /// Notes a target's phase.

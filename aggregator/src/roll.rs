@@ -3,18 +3,22 @@
 //! Pure: callers bring the clock and carry out what is to be stored. An agent that cannot read
 //! something says so; the roll keeps the last value that was known and marks it.
 
+pub mod baseline;
 mod carry;
+pub mod loss;
 
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use rollcall_report::{
-    Inventory, MachineHash, NodeId, NodeIdentity, NodeName, NodeReport, Subject,
+    Health, Inventory, MachineHash, NodeId, NodeIdentity, NodeName, NodeReport, PassedOver, Subject,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::digest::Digest;
+use baseline::{Baseline, Shape, changes};
+use loss::LostGpu;
 
 /// A node on the roll.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +38,19 @@ pub struct Entry {
     pub inventory: Inventory,
     /// What failed in the last report.
     pub failing: BTreeMap<Subject, Failing>,
+    /// GPUs that were known and that the driver does not answer for; in the order of their places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_gpus: Vec<LostGpu>,
+    /// What the machine had before this boot; `None`: it does not name its boots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Baseline>,
+    /// What the agent said of its own looking, as of [`Self::changed`]: it makes no report news, so
+    /// that a report which is unchanged otherwise does not refresh it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    /// What the agent passed over, as of [`Self::changed`] likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<PassedOver>,
     /// Digest of the last report.
     pub digest: Digest,
     /// When the node first reported.
@@ -45,6 +62,14 @@ pub struct Entry {
     /// Whether the next report may come from another machine.
     #[serde(default)]
     pub rebinding: bool,
+}
+
+impl Entry {
+    /// The hardware that has changed since the machine's previous boot ended.
+    pub fn hardware_changes(&self) -> Option<Vec<baseline::Change>> {
+        let now = Shape::of(&self.inventory, &self.lost_gpus);
+        self.baseline.as_ref().map(|baseline| changes(&baseline.shape, &now))
+    }
 }
 
 /// A part of the inventory that failed.
@@ -234,14 +259,24 @@ impl Roll {
                 (subject, Failing { reason: reason.to_owned(), since })
             })
             .collect();
+        let machine = report.inventory.machine.known();
+        let boot_id = machine.and_then(|machine| machine.boot_id.clone());
+        let (inventory, lost_gpus) = carry::forward(same_machine, report.inventory, now);
+        let last = same_machine
+            .map(|entry| (entry.baseline.as_ref(), Shape::of(&entry.inventory, &entry.lost_gpus)));
+        let shape = Shape::of(&inventory, &lost_gpus);
         let entry = Entry {
             position: previous.map_or(self.next_position, |entry| entry.position),
             name,
             node_id: proposed_id,
             machine: machine_hash,
             agent_version: report.agent.version,
-            inventory: carry::forward(same_machine.map(|entry| &entry.inventory), report.inventory),
+            inventory,
             failing,
+            lost_gpus,
+            baseline: Baseline::after(last, boot_id.as_deref(), shape),
+            health: report.health,
+            passed_over: report.passed_over,
             digest,
             first_seen: previous.map_or(now, |entry| entry.first_seen),
             changed: now,

@@ -289,7 +289,7 @@ fn bound_headers(builder: &mut Builder<TokioExecutor>) {
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
 }
 
-/// Counts nodes for `/metrics`, and stores now and then who was seen when.
+/// Counts nodes and what they hold for `/metrics`, and stores now and then who was seen when.
 async fn keep_house(aggregator: Arc<Aggregator>) {
     let mut count = tokio::time::interval(COUNT_INTERVAL);
     let mut seen = tokio::time::interval(SEEN_INTERVAL);
@@ -300,7 +300,9 @@ async fn keep_house(aggregator: Arc<Aggregator>) {
         tokio::select! {
             _ = count.tick() => {
                 let now = Timestamp::now();
-                aggregator.metrics.nodes(NodesView::of(&aggregator, now).counts());
+                let nodes = NodesView::of(&aggregator, now);
+                aggregator.metrics.nodes(nodes.counts());
+                aggregator.metrics.each_node(nodes.figures());
             }
             _ = seen.tick() => {
                 if let Err(error) = aggregator.store_last_seen().await {

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use rollcall_aggregator::cluster_file::{ClusterFile, Overrides};
-use rollcall_aggregator::document::{ClusterDocument, Warning, assemble, features};
+use rollcall_aggregator::document::{ClusterDocument, Warning, amd_features, assemble, features};
 use rollcall_aggregator::intake::parse::parse;
 use rollcall_report::{
-    Accelerator, Attachment, ComputeCapability, Cpu, Disk, Gpu, GpuFailure, Gpus, Inventory, Link,
-    Memory, Nic, NicKind, NodeId, NodeReport, NvidiaDriver, Reading, Subject, Swap,
+    Accelerator, AmdGpu, Attachment, ComputeCapability, Cpu, Disk, Gpu, GpuFailure, Gpus,
+    Inventory, Link, Memory, Nic, NicKind, NodeId, NodeReport, NvidiaDriver, Reading, Subject,
+    Swap,
 };
 use serde_json::Value;
 
@@ -84,7 +85,7 @@ fn what_is_not_known_keeps_the_node_out() {
     fn failed<T>() -> Reading<T> {
         Reading::failed("input/output error")
     }
-    let cases: [(&str, Edit, Subject); 9] = [
+    let cases: [(&str, Edit, Subject); 12] = [
         ("cpu", |i| i.cpu = failed(), Subject::Cpu),
         ("memory", |i| i.memory = failed(), Subject::Memory),
         ("swap", |i| i.swap = failed(), Subject::Swap),
@@ -99,6 +100,21 @@ fn what_is_not_known_keeps_the_node_out() {
             Subject::Disks,
         ),
         ("nics", |i| i.nics = failed(), Subject::Nics),
+        (
+            "what an interface is",
+            |i| {
+                let nic = &mut known(&mut i.nics)[0];
+                nic.kind = NicKind::Other;
+                nic.speed_mbps = failed();
+            },
+            Subject::Nics,
+        ),
+        ("AMD's GPUs", |i| known(&mut i.gpus).amd = failed(), Subject::Gpus),
+        (
+            "an AMD GPU's memory",
+            |i| known(&mut i.gpus).amd = Reading::Known(vec![amd("0x74a1", failed())]),
+            Subject::Gpus,
+        ),
         ("gpus", |i| i.gpus = failed(), Subject::Gpus),
         ("the driver", |i| known(&mut i.gpus).nvidia_driver = failed(), Subject::Gpus),
         (
@@ -127,6 +143,58 @@ fn known<T>(reading: &mut Reading<T>) -> &mut T {
     match reading {
         Reading::Known(value) => value,
         Reading::Absent | Reading::Failed { .. } => panic!("the sample knows it"),
+    }
+}
+
+fn amd(device_id: &str, memory_bytes: Reading<u64>) -> AmdGpu {
+    AmdGpu {
+        pci_address: "0000:c1:00.0".into(),
+        device_id: device_id.into(),
+        model: format!("AMD {device_id}"),
+        memory_bytes,
+    }
+}
+
+#[test]
+fn amd_gpus_follow_nvidia_gpus() {
+    let mut inventory = inventory();
+    let gpus = known(&mut inventory.gpus);
+    let more = [Reading::Known((192 << 30) + 1_048_575), Reading::Absent];
+    gpus.amd = Reading::Known(more.map(|memory| amd("0x74a1", memory)).into());
+    let (document, warnings) = assemble_one(&inventory, &Overrides::default());
+    let node = &document.nodes.node_data[0].gpus;
+    assert_eq!(node.model_names, ["NVIDIA A100", "AMD 0x74a1"]);
+    let memory: Vec<u64> = node.gpus.iter().map(|gpu| gpu.memory).collect();
+    assert_eq!(memory, [16_384, 16_384, 196_608, 0]);
+    assert_eq!((document.gpus.count, document.gpus.memory), (4, 229_376));
+    assert_eq!(node.features, ["fp16", "bf16"], "what an A100 and an MI300X both can");
+    let said: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(said, ["node n1: AMD 0x74a1 has no memory of its own, it is counted as 0"]);
+
+    known(&mut inventory.gpus).nvidia_driver = Reading::Absent;
+    known(&mut inventory.gpus).nvidia_pci_devices = Reading::Known(0);
+    let (document, _) = assemble_one(&inventory, &Overrides::default());
+    let node = &document.nodes.node_data[0].gpus;
+    assert_eq!(
+        (node.count, node.features.as_slice()),
+        (2, &["fp16", "bf16", "fp8"].map(String::from)[..])
+    );
+}
+
+#[test]
+fn features_of_amd_gpus_follow_from_the_device() {
+    for (what, device_id, expected) in [
+        ("MI100", "0x738c", &["fp16", "bf16"][..]),
+        ("MI250X", "0x740c", &["fp16", "bf16"]),
+        ("MI210", "0x740F", &["fp16", "bf16"]),
+        ("MI300A", "0x74a0", &["fp16", "bf16", "fp8"]),
+        ("MI300X", "0x74a1", &["fp16", "bf16", "fp8"]),
+        ("MI325X", "0x74a5", &["fp16", "bf16", "fp8"]),
+        ("MI355X", "0x75a3", &["fp16", "bf16", "fp8"]),
+        ("one that is not listed", "0x7448", &[]),
+        ("no id", "", &[]),
+    ] {
+        assert_eq!(amd_features(device_id), expected, "{what}");
     }
 }
 
@@ -165,6 +233,7 @@ fn bandwidth() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn gpus_that_are_not_there_lost_or_unmeasured() {
     let gpu = |index: u32, memory_bytes| Gpu {
         index,
@@ -363,8 +432,8 @@ prop_compose! {
             gpus: Reading::Known(Gpus {
                 nvidia_pci_devices: Reading::Known(u32::try_from(gpus.len()).expect("few")),
                 passed_through: 0,
-            lost: Vec::new(),
-            amd: Reading::Absent,
+                lost: Vec::new(),
+                amd: Reading::Absent,
                 nvidia_driver: Reading::Known(NvidiaDriver {
                     version: None, cuda_version: None, gpus, failures: vec![],
                 }),

@@ -1,6 +1,10 @@
 //! The roll: who is admitted, who is refused, and what stays known when a probe fails.
 
-#![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +13,10 @@ use jiff::Timestamp;
 use rollcall_aggregator::digest::Digest;
 use rollcall_aggregator::intake::parse::parse;
 use rollcall_aggregator::roll::{Change, Conflict, Entry, Roll};
-use rollcall_report::{Gpus, NodeReport, Reading, Subject};
+use rollcall_report::{
+    Accelerator, AmdGpu, Attachment, Disk, Gpu, GpuFailure, Gpus, Inventory, Link, Nic, NicKind,
+    NodeReport, NvidiaDriver, Reading, Subject,
+};
 
 fn report(name: &str, id: &str, machine: Option<u8>) -> NodeReport {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sample/node-1.json");
@@ -339,4 +346,249 @@ fn what_is_truly_gone_is_gone() {
     });
     let entry = take(&mut roll, without.clone(), 2, at(1)).expect("the same node");
     assert_eq!(entry.inventory, without.inventory);
+}
+
+fn known<T>(reading: &mut Reading<T>) -> &mut T {
+    match reading {
+        Reading::Known(value) => value,
+        Reading::Absent | Reading::Failed { .. } => panic!("it is known here"),
+    }
+}
+
+fn driver(inventory: &mut Inventory) -> &mut NvidiaDriver {
+    known(&mut known(&mut inventory.gpus).nvidia_driver)
+}
+
+fn amd(number: u8, memory_bytes: Reading<u64>) -> AmdGpu {
+    AmdGpu {
+        pci_address: format!("0000:{number:02x}:00.0"),
+        device_id: "0x74a1".into(),
+        model: "AMD Instinct MI300X".into(),
+        memory_bytes,
+    }
+}
+
+fn nic(name: &str, kind: NicKind, speed_mbps: Reading<u64>) -> Nic {
+    Nic { name: name.into(), kind, link: Link::Up, speed_mbps, driver: None }
+}
+
+/// What stands when parts of a report fail beside what was known: what is new and cannot be read is
+/// left out, what was known stands.
+#[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
+fn what_is_new_and_cannot_be_read_is_left_out() {
+    type Edit = fn(&mut Inventory);
+    fn eio<T>() -> Reading<T> {
+        Reading::failed("EIO")
+    }
+    fn without_gpus(inventory: &mut Inventory) {
+        inventory.gpus = Reading::Known(Gpus {
+            nvidia_pci_devices: Reading::Known(0),
+            passed_through: 0,
+            lost: Vec::new(),
+            amd: Reading::Absent,
+            nvidia_driver: Reading::Absent,
+            unmeasured: vec![],
+        });
+    }
+    fn with_others(inventory: &mut Inventory) {
+        let gpus = known(&mut inventory.gpus);
+        gpus.passed_through = 2;
+        gpus.amd = Reading::Known(vec![amd(0xc1, Reading::Known(192 << 30))]);
+        let (pci_address, vendor_id, device_id) =
+            ("0000:17:00.0".into(), "0x1da3".into(), "0x1020".into());
+        gpus.unmeasured = vec![Accelerator { pci_address, vendor_id, device_id }];
+    }
+    fn nothing(_: &mut Inventory) {}
+    // (what, what the node has, what fails in the next report, what stands where it differs from
+    // what the node has)
+    let cases: [(&str, Edit, Edit, Edit); 17] = [
+        (
+            "a new disk without a size",
+            nothing,
+            |i| {
+                known(&mut i.disks).push(Disk {
+                    name: "sdz".into(),
+                    size_bytes: eio(),
+                    attachment: Attachment::Local,
+                    model: None,
+                    rotational: None,
+                });
+            },
+            nothing,
+        ),
+        (
+            "a new interface without a speed",
+            nothing,
+            |i| known(&mut i.nics).push(nic("eth9", NicKind::Ethernet, eio())),
+            nothing,
+        ),
+        (
+            "a new interface of which nobody knows what it is",
+            nothing,
+            |i| known(&mut i.nics).push(nic("eth9", NicKind::Other, eio())),
+            nothing,
+        ),
+        (
+            "a known interface of which nobody knows any more what it is",
+            nothing,
+            |i| known(&mut i.nics)[0] = nic("eth0", NicKind::Other, eio()),
+            nothing,
+        ),
+        (
+            "a new interface of another kind, with a speed",
+            nothing,
+            |i| known(&mut i.nics).push(nic("eth9", NicKind::Other, Reading::Known(7))),
+            |i| known(&mut i.nics).push(nic("eth9", NicKind::Other, Reading::Known(7))),
+        ),
+        (
+            "the PCI bus",
+            with_others,
+            |i| {
+                let gpus = known(&mut i.gpus);
+                gpus.nvidia_pci_devices = eio();
+                gpus.passed_through = 0;
+                gpus.amd = Reading::Absent;
+                gpus.unmeasured.clear();
+            },
+            nothing,
+        ),
+        (
+            "the PCI bus, and the driver was not asked",
+            with_others,
+            |i| {
+                let gpus = known(&mut i.gpus);
+                gpus.nvidia_pci_devices = eio();
+                gpus.nvidia_driver = Reading::Absent;
+            },
+            nothing,
+        ),
+        (
+            "the PCI bus of a machine without GPUs, where there is no driver either",
+            without_gpus,
+            |i| {
+                let gpus = known(&mut i.gpus);
+                gpus.nvidia_pci_devices = eio();
+                gpus.nvidia_driver = eio();
+            },
+            nothing,
+        ),
+        ("AMD's GPUs", with_others, |i| known(&mut i.gpus).amd = eio(), nothing),
+        ("AMD's GPUs where there were none", nothing, |i| known(&mut i.gpus).amd = eio(), nothing),
+        (
+            "the memory of AMD's GPUs, a known one and a new one",
+            with_others,
+            |i| known(&mut i.gpus).amd = Reading::Known(vec![amd(0xc1, eio()), amd(0xc2, eio())]),
+            nothing,
+        ),
+        (
+            "the first AMD GPU",
+            nothing,
+            |i| known(&mut i.gpus).amd = Reading::Known(vec![amd(0xc1, eio())]),
+            |i| known(&mut i.gpus).amd = Reading::Known(vec![]),
+        ),
+        (
+            "another AMD GPU at a known one's place",
+            with_others,
+            |i| {
+                let other = AmdGpu { device_id: "0x740f".into(), ..amd(0xc1, eio()) };
+                known(&mut i.gpus).amd = Reading::Known(vec![other]);
+            },
+            |i| known(&mut i.gpus).amd = Reading::Known(vec![]),
+        ),
+        (
+            "a GPU's memory, where its uuid is not told: known by its place",
+            nothing,
+            |i| {
+                driver(i).gpus[1].uuid = None;
+                driver(i).gpus[1].index = 7;
+                driver(i).gpus[1].memory_bytes = eio();
+            },
+            |i| {
+                driver(i).gpus[1].uuid = None;
+                driver(i).gpus[1].index = 7;
+            },
+        ),
+        (
+            "a GPU's memory, where its place is not told either: known by what it is called",
+            nothing,
+            |i| {
+                driver(i).gpus[1].uuid = None;
+                driver(i).gpus[1].pci_address = None;
+                driver(i).gpus[1].memory_bytes = eio();
+            },
+            |i| {
+                driver(i).gpus[1].uuid = None;
+                driver(i).gpus[1].pci_address = None;
+            },
+        ),
+        (
+            "a new GPU's memory",
+            nothing,
+            |i| {
+                known(&mut i.gpus).nvidia_pci_devices = Reading::Known(3);
+                let (uuid, pci_address) = (Some("GPU-12".into()), Some("0000:19:00.0".into()));
+                let gpu = driver(i).gpus[1].clone();
+                driver(i).gpus.push(Gpu {
+                    index: 2,
+                    uuid,
+                    pci_address,
+                    memory_bytes: eio(),
+                    ..gpu
+                });
+            },
+            |i| {
+                known(&mut i.gpus).nvidia_pci_devices = Reading::Known(3);
+                driver(i).failures = vec![GpuFailure { index: 2, reason: "EIO".into() }];
+            },
+        ),
+        (
+            "the driver of the first GPUs",
+            without_gpus,
+            |i| {
+                known(&mut i.gpus).nvidia_pci_devices = Reading::Known(2);
+                known(&mut i.gpus).nvidia_driver = eio();
+            },
+            |i| {
+                known(&mut i.gpus).nvidia_pci_devices = Reading::Known(2);
+                known(&mut i.gpus).nvidia_driver = Reading::Known(NvidiaDriver {
+                    version: None,
+                    cuda_version: None,
+                    gpus: vec![],
+                    failures: vec![GpuFailure { index: 0, reason: "EIO".into() }],
+                });
+            },
+        ),
+    ];
+    for (what, has, fails, stands) in cases {
+        let mut whole = report("a", "a", Some(1));
+        has(&mut whole.inventory);
+        let mut broken = whole.clone();
+        fails(&mut broken.inventory);
+        let mut expected = whole.inventory.clone();
+        stands(&mut expected);
+        let mut roll = Roll::default();
+        take(&mut roll, whole.clone(), 1, at(0)).expect("new");
+        // Twice: what was left out once is no more known than before.
+        for second in [10, 20] {
+            let entry = take(&mut roll, broken.clone(), 2, at(second)).expect("the same node");
+            assert_eq!(entry.inventory, expected, "{what}");
+            assert_eq!(entry.lost_gpus, [], "{what}");
+            assert_eq!(entry.failing.is_empty(), broken.inventory.failures().is_empty(), "{what}");
+        }
+        let entry = take(&mut roll, whole.clone(), 3, at(30)).expect("the same node");
+        assert_eq!(entry.inventory, whole.inventory, "{what}: mended");
+    }
+}
+
+#[test]
+fn a_first_report_stands_as_it_is() {
+    let mut broken = report("a", "a", Some(1));
+    known(&mut broken.inventory.nics).push(nic("eth9", NicKind::Other, Reading::failed("EIO")));
+    driver(&mut broken.inventory).gpus[0].memory_bytes = Reading::failed("EIO");
+    let mut roll = Roll::default();
+    for second in [0, 1] {
+        let entry = take(&mut roll, broken.clone(), 1, at(second)).expect("the same node");
+        assert_eq!(entry.inventory, broken.inventory, "what was never known is not left out");
+    }
 }

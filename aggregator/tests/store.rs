@@ -1,6 +1,10 @@
 //! The store: what was answered is still there after a restart; what is no store is left alone.
 
-#![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,6 +16,7 @@ use rollcall_aggregator::intake::parse::parse;
 use rollcall_aggregator::onboarding::state::{Phase, TargetState};
 use rollcall_aggregator::roll::{Entry, Roll};
 use rollcall_aggregator::store::{Event, OpenError, Store, Write};
+use rollcall_report::{Health, NodeReport, PassedOver, Reading, Subject};
 
 fn entry() -> (Entry, Vec<u8>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sample/node-1.json");
@@ -89,6 +94,58 @@ fn stored_entries_of_version_1_are_readable() {
     let text = fs::read_to_string(path).expect("the frozen entry");
     let read: Entry = serde_json::from_str(&text).expect("readable");
     assert_eq!(read, entry().0);
+}
+
+/// One that holds all that an entry can: a lost GPU, a baseline, what the agent said of its looking.
+fn full_entry() -> Entry {
+    let (_, body) = entry();
+    let mut report = parse(&body).expect("a report");
+    let mut roll = Roll::default();
+    let mut admit = |report: &NodeReport, second| {
+        let digest = Digest::of(&[&[u8::try_from(second).expect("small")]]);
+        let change = roll.admit(report.clone(), digest, at(second)).expect("one node");
+        let entry = change.entry.clone();
+        roll.confirm(change);
+        entry
+    };
+    let Reading::Known(machine) = &mut report.inventory.machine else { panic!("the sample's") };
+    machine.boot_id = Some("1b4f8e4c-5b0a-4d57-9c0e-1f2f3a4b5c6d".into());
+    admit(&report, 10);
+    let Reading::Known(gpus) = &mut report.inventory.gpus else { panic!("the sample's") };
+    let Reading::Known(driver) = &mut gpus.nvidia_driver else { panic!("the sample's") };
+    driver.gpus.truncate(1);
+    gpus.lost = vec!["0000:18:00.0".into()];
+    report.inventory.swap = Reading::failed("/proc/swaps: input/output error");
+    report.health = Some(Health {
+        failing_since: [(Subject::Swap, 20)].into(),
+        lost_gpus: vec!["0000:18:00.0".into()],
+        unknown_speeds: vec![],
+    });
+    report.passed_over = vec![PassedOver {
+        subject: Subject::Disks,
+        rule: "virtual".into(),
+        count: 9,
+        examples: vec!["loop0".into()],
+    }];
+    admit(&report, 20);
+    let Reading::Known(gpus) = &mut report.inventory.gpus else { panic!("the sample's") };
+    gpus.lost = vec![];
+    gpus.nvidia_driver = Reading::failed("the driver does not answer");
+    admit(&report, 30)
+}
+
+#[test]
+fn stored_entries_with_losses_are_readable() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stored/entry-v1-losses.json");
+    if std::env::var_os("EXPECTORATE").is_some() {
+        let text = serde_json::to_string_pretty(&full_entry()).expect("JSON");
+        fs::write(&path, text + "\n").expect("written");
+    }
+    let text = fs::read_to_string(path).expect("the frozen entry");
+    let read: Entry = serde_json::from_str(&text).expect("readable");
+    assert_eq!(read, full_entry());
+    assert!(read.baseline.is_some() && read.health.is_some() && !read.passed_over.is_empty());
+    assert_eq!(read.lost_gpus.len(), 1);
 }
 
 #[tokio::test]

@@ -2,16 +2,17 @@
 //! operator's commands.
 
 use jiff::Timestamp;
-use rollcall_report::{NodeId, NodeName, Subject};
+use rollcall_report::{Health, NodeId, NodeName, PassedOver, Subject};
 use serde::{Deserialize, Serialize};
 
 use crate::aggregator::Aggregator;
 use crate::cluster_file::{Envelope, Target, TargetKind};
-use crate::document::{ClusterDocument, NodeData};
-use crate::metrics::NodeCounts;
+use crate::document::{ClusterDocument, GpuStates, NodeData, unknown_speeds};
+use crate::metrics::{NodeCounts, NodeFigures};
 use crate::onboarding::gate::Gate;
 use crate::onboarding::state::TargetState;
 use crate::roll::Entry;
+use crate::roll::baseline::Change;
 use crate::targets::aios;
 
 /// `GET /v1/nodes`.
@@ -46,6 +47,25 @@ pub struct NodeView {
     /// What is in its entry with less certainty than it shows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// How many GPUs it has of each kind.
+    #[serde(default)]
+    pub gpus: GpuStates,
+    /// Interfaces whose bandwidth counts as 0 because nobody tells it; left out where its interfaces
+    /// are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_speeds: Option<Vec<String>>,
+    /// What has changed in its hardware since its previous boot ended; left out where it does not
+    /// name its boots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware_changes: Option<Vec<Change>>,
+    /// What the agent said of its own looking, when its report last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    /// What the agent passed over, when its report last changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<PassedOver>,
+    /// When its report last changed.
+    pub changed: Timestamp,
     /// The agent's version.
     pub agent_version: String,
     /// When it first reported.
@@ -153,12 +173,24 @@ impl NodesView {
             stale: self.nodes.iter().filter(|node| node.stale).count(),
         }
     }
+
+    /// What Prometheus is told of each node.
+    pub fn figures(&self) -> impl Iterator<Item = NodeFigures<'_>> {
+        self.nodes.iter().map(|node| NodeFigures {
+            node: &node.name,
+            gpus: node.gpus,
+            failing: node.failing.iter().map(|it| (it.subject, it.since)).collect(),
+            unknown_speeds: node.unknown_speeds.as_ref().map(Vec::len),
+            hardware_changes: node.hardware_changes.as_ref().map(Vec::len),
+        })
+    }
 }
 
 fn node(aggregator: &Aggregator, entry: &Entry, now: Timestamp) -> NodeView {
     let mut warnings = Vec::new();
     let overrides = &aggregator.file.overrides;
-    let built = NodeData::build(&entry.node_id, &entry.inventory, overrides, &mut warnings);
+    let source = aggregator.source(entry, now);
+    let built = NodeData::build(&source, overrides, &mut warnings);
     let (document_entry, kept_out) = match built {
         Ok(node) => (Some(node), None),
         Err(incomplete) => (None, Some(incomplete.to_string())),
@@ -168,6 +200,13 @@ fn node(aggregator: &Aggregator, entry: &Entry, now: Timestamp) -> NodeView {
         node_id: entry.node_id.clone(),
         state: if document_entry.is_some() { NodeState::Complete } else { NodeState::Incomplete },
         kept_out,
+        gpus: GpuStates::of(&source, document_entry.as_ref()),
+        unknown_speeds: unknown_speeds(&source, overrides)
+            .map(|names| names.into_iter().map(str::to_owned).collect()),
+        hardware_changes: entry.hardware_changes(),
+        health: entry.health.clone(),
+        passed_over: entry.passed_over.clone(),
+        changed: entry.changed,
         entry: document_entry,
         failing: entry
             .failing

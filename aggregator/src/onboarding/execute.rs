@@ -58,7 +58,8 @@ impl Executor {
 
     async fn turn(&mut self, roll: &mut watch::Receiver<u64>) -> Result<(), WriteError> {
         let now = Timestamp::now();
-        let assembly = self.aggregator.assemble();
+        let assembly = self.aggregator.assemble_at(now);
+        let next_loss = self.aggregator.next_confirmed_loss(now);
         let complete = assembly.document.nodes.node_data.len();
         let gate = self.aggregator.gate(complete, assembly.incomplete.len(), now);
         let submission =
@@ -66,7 +67,7 @@ impl Executor {
                 Ok(submission) => submission,
                 Err(error) => {
                     log::error!(error:% = error; "the document cannot be encoded");
-                    changed(roll, None).await;
+                    changed(roll, next_loss).await;
                     return Ok(());
                 }
             };
@@ -91,8 +92,10 @@ impl Executor {
             dice: fastrand::f64(),
         });
         match step {
-            Step::Rest => changed(roll, None).await,
-            Step::RestUntil(at) => changed(roll, Some(at)).await,
+            Step::Rest => changed(roll, next_loss).await,
+            Step::RestUntil(at) => {
+                changed(roll, Some(next_loss.map_or(at, |loss| loss.min(at)))).await;
+            }
             Step::Read => {
                 if self.state.phase == Phase::Waiting {
                     let detail = Some("asking the network what it holds".to_owned());

@@ -45,6 +45,9 @@ pub fn nodes(view: &NodesView, now: Timestamp) -> String {
     }
     for node in &view.nodes {
         text.extend(node.kept_out.iter().chain(&node.warnings).map(|said| format!("! {said}")));
+        text.extend(node.hardware_changes.iter().flatten().map(|change| {
+            format!("! node {}: changed since its last boot: {change}", node.node_id)
+        }));
         text.extend(node.failing.iter().map(|failing| {
             let since = ago(failing.since, now);
             format!(

@@ -1,19 +1,36 @@
 //! Carrying last known values forward where a probe failed.
+//!
+//! A failed probe never lowers a total that was known: what was known stands, and what is new and
+//! cannot be read is left out until it can be. Either way the failure is told.
 
-use rollcall_report::{Disk, Gpu, Gpus, Inventory, Nic, NvidiaDriver, Reading};
+use jiff::Timestamp;
+use rollcall_report::{
+    AmdGpu, Disk, Gpu, GpuFailure, Gpus, Inventory, Nic, NicKind, NvidiaDriver, Reading,
+};
 
-/// What is known after a report: the report itself, and where it failed, what was known before.
-pub(super) fn forward(previous: Option<&Inventory>, reported: Inventory) -> Inventory {
-    let Some(previous) = previous else { return reported };
-    Inventory {
+use super::Entry;
+use super::loss::{Bus, LostGpu, after_answer, is_same, without_answer};
+
+/// What is known after a report: the report itself, and where it failed, what was known before; and
+/// the GPUs that are lost.
+pub(super) fn forward(
+    previous: Option<&Entry>,
+    reported: Inventory,
+    now: Timestamp,
+) -> (Inventory, Vec<LostGpu>) {
+    let Some(entry) = previous else { return (reported, Vec::new()) };
+    let previous = &entry.inventory;
+    let (gpus, lost) = carry_gpus(&previous.gpus, &entry.lost_gpus, reported.gpus, now);
+    let inventory = Inventory {
         machine: keep(&previous.machine, reported.machine),
         cpu: keep(&previous.cpu, reported.cpu),
         memory: keep(&previous.memory, reported.memory),
         swap: keep(&previous.swap, reported.swap),
-        disks: keep(&previous.disks, reported.disks).map(|disks| carry_disks(previous, disks)),
-        nics: keep(&previous.nics, reported.nics).map(|nics| carry_nics(previous, nics)),
-        gpus: keep(&previous.gpus, reported.gpus).map(|gpus| carry_gpus(previous, gpus)),
-    }
+        disks: carry_list(&previous.disks, reported.disks, carry_disk),
+        nics: carry_list(&previous.nics, reported.nics, carry_nic),
+        gpus,
+    };
+    (inventory, lost)
 }
 
 /// A failed reading gives way to one that was known; nothing else does.
@@ -24,46 +41,161 @@ fn keep<T: Clone>(previous: &Reading<T>, reported: Reading<T>) -> Reading<T> {
     }
 }
 
-fn carry_disks(previous: &Inventory, mut disks: Vec<Disk>) -> Vec<Disk> {
-    let before = previous.disks.known().map_or(&[][..], Vec::as_slice);
-    for disk in &mut disks {
-        if let Some(known) = before.iter().find(|known| known.name == disk.name) {
-            disk.size_bytes = keep(&known.size_bytes, disk.size_bytes.clone());
+/// A list that failed gives way to the one that was known; of one that did not, `carry` says what
+/// each element is worth beside those that were known, `None`: to be left out.
+fn carry_list<T: Clone>(
+    previous: &Reading<Vec<T>>,
+    reported: Reading<Vec<T>>,
+    carry: fn(&[T], T) -> Option<T>,
+) -> Reading<Vec<T>> {
+    match (previous, reported) {
+        (Reading::Known(before), Reading::Known(list)) => {
+            Reading::Known(list.into_iter().filter_map(|element| carry(before, element)).collect())
+        }
+        (previous, reported) => keep(previous, reported),
+    }
+}
+
+fn carry_disk(before: &[Disk], disk: Disk) -> Option<Disk> {
+    match before.iter().find(|known| known.name == disk.name) {
+        Some(known) => Some(Disk { size_bytes: keep(&known.size_bytes, disk.size_bytes), ..disk }),
+        None => disk.size_bytes.failure().is_none().then_some(disk),
+    }
+}
+
+fn carry_nic(before: &[Nic], nic: Nic) -> Option<Nic> {
+    match before.iter().find(|known| known.name == nic.name) {
+        // Whether it is an adapter at all could not be decided: nothing of it is news.
+        Some(known) if is_undecided(&nic) => Some(known.clone()),
+        Some(known) => Some(Nic { speed_mbps: keep(&known.speed_mbps, nic.speed_mbps), ..nic }),
+        None => nic.speed_mbps.failure().is_none().then_some(nic),
+    }
+}
+
+/// Whether it could not be decided what this interface is: then its speed says why.
+fn is_undecided(nic: &Nic) -> bool {
+    nic.kind == NicKind::Other && nic.speed_mbps.failure().is_some()
+}
+
+fn carry_amd(before: &[AmdGpu], gpu: AmdGpu) -> Option<AmdGpu> {
+    let is_same =
+        |known: &&AmdGpu| known.pci_address == gpu.pci_address && known.device_id == gpu.device_id;
+    match before.iter().find(is_same) {
+        Some(known) => {
+            Some(AmdGpu { memory_bytes: keep(&known.memory_bytes, gpu.memory_bytes), ..gpu })
+        }
+        None => gpu.memory_bytes.failure().is_none().then_some(gpu),
+    }
+}
+
+fn carry_gpus(
+    previous: &Reading<Gpus>,
+    lost: &[LostGpu],
+    reported: Reading<Gpus>,
+    now: Timestamp,
+) -> (Reading<Gpus>, Vec<LostGpu>) {
+    match (previous, reported) {
+        (Reading::Known(before), Reading::Known(gpus)) => {
+            let (gpus, lost) = carry_known_gpus(before, lost, gpus, now);
+            (Reading::Known(gpus), lost)
+        }
+        (Reading::Known(before), Reading::Failed { .. }) => {
+            (Reading::Known(before.clone()), without_answer(lost, now))
+        }
+        (_, reported) => (reported, Vec::new()),
+    }
+}
+
+fn carry_known_gpus(
+    before: &Gpus,
+    lost: &[LostGpu],
+    mut gpus: Gpus,
+    now: Timestamp,
+) -> (Gpus, Vec<LostGpu>) {
+    let is_scanned = gpus.nvidia_pci_devices.failure().is_none();
+    // What comes from the bus is worth nothing where the bus could not be read.
+    let named: Vec<String> = if is_scanned { gpus.lost.clone() } else { Vec::new() };
+    if !is_scanned {
+        gpus.nvidia_pci_devices = keep(&before.nvidia_pci_devices, gpus.nvidia_pci_devices);
+        gpus.passed_through = before.passed_through;
+        gpus.unmeasured.clone_from(&before.unmeasured);
+        gpus.lost.clone_from(&before.lost);
+        if gpus.amd.is_absent() {
+            gpus.amd = before.amd.clone();
         }
     }
-    disks
-}
-
-fn carry_nics(previous: &Inventory, mut nics: Vec<Nic>) -> Vec<Nic> {
-    let before = previous.nics.known().map_or(&[][..], Vec::as_slice);
-    for nic in &mut nics {
-        if let Some(known) = before.iter().find(|known| known.name == nic.name) {
-            nic.speed_mbps = keep(&known.speed_mbps, nic.speed_mbps.clone());
-        }
-    }
-    nics
-}
-
-fn carry_gpus(previous: &Inventory, gpus: Gpus) -> Gpus {
-    let Some(before) = previous.gpus.known() else { return gpus };
-    Gpus {
-        nvidia_pci_devices: keep(&before.nvidia_pci_devices, gpus.nvidia_pci_devices),
-        nvidia_driver: keep(&before.nvidia_driver, gpus.nvidia_driver)
-            .map(|driver| carry_gpu_memory(before, driver)),
-        ..gpus
-    }
-}
-
-fn carry_gpu_memory(before: &Gpus, mut driver: NvidiaDriver) -> NvidiaDriver {
-    let known = before.nvidia_driver.known().map_or(&[][..], |driver| driver.gpus.as_slice());
-    let same = |a: &Gpu, b: &Gpu| match (&a.uuid, &b.uuid) {
-        (Some(a), Some(b)) => a == b,
-        _ => a.index == b.index && a.model == b.model,
+    gpus.amd = match (&before.amd, gpus.amd) {
+        (Reading::Absent, Reading::Failed { .. }) => Reading::Absent,
+        // There were none: that is known, too.
+        (Reading::Absent, reported) => carry_list(&Reading::Known(vec![]), reported, carry_amd),
+        (previous, reported) => carry_list(previous, reported, carry_amd),
     };
-    for gpu in &mut driver.gpus {
-        if let Some(known) = known.iter().find(|known| same(known, gpu)) {
-            gpu.memory_bytes = keep(&known.memory_bytes, gpu.memory_bytes.clone());
+    // What the bus held earlier says nothing of what is gone from it now.
+    let scanned = if is_scanned { gpus.nvidia_pci_devices.known().copied() } else { None };
+    let bus = Bus { expected: scanned, lost: &named };
+    let (driver, lost) = carry_driver(before, lost, gpus.nvidia_driver, bus, is_scanned, now);
+    gpus.nvidia_driver = driver;
+    (gpus, lost)
+}
+
+fn carry_driver(
+    before: &Gpus,
+    lost: &[LostGpu],
+    reported: Reading<NvidiaDriver>,
+    bus: Bus<'_>,
+    is_scanned: bool,
+    now: Timestamp,
+) -> (Reading<NvidiaDriver>, Vec<LostGpu>) {
+    match (&before.nvidia_driver, reported) {
+        (Reading::Known(known), Reading::Known(driver)) => {
+            let lost_now = after_answer(&known.gpus, lost, &driver.gpus, bus, now);
+            let of_lost = lost.iter().map(|lost| &lost.gpu);
+            let known: Vec<&Gpu> = known.gpus.iter().chain(of_lost).collect();
+            (Reading::Known(carry_memory(&known, driver)), lost_now)
+        }
+        // There were none: those that are new follow the rule for what is new.
+        (Reading::Absent, Reading::Known(driver)) => {
+            (Reading::Known(carry_memory(&[], driver)), Vec::new())
+        }
+        (Reading::Known(known), Reading::Failed { .. }) => {
+            (Reading::Known(known.clone()), without_answer(lost, now))
+        }
+        // Without the bus, nobody knows that there is nothing to ask the driver for.
+        (Reading::Known(known), Reading::Absent) if !is_scanned => {
+            (Reading::Known(known.clone()), without_answer(lost, now))
+        }
+        (Reading::Absent, Reading::Failed { reason }) => {
+            let is_new = bus.expected.is_some_and(|expected| expected > 0);
+            let driver = if is_new { Reading::Known(silent(&reason)) } else { Reading::Absent };
+            (driver, Vec::new())
+        }
+        (_, reported) => (reported, Vec::new()),
+    }
+}
+
+/// GPUs came to a machine that had none, and their driver does not answer: they are lost, and what
+/// else the machine has stands.
+fn silent(reason: &str) -> NvidiaDriver {
+    let failure = GpuFailure { index: 0, reason: reason.to_owned() };
+    NvidiaDriver { version: None, cuda_version: None, gpus: Vec::new(), failures: vec![failure] }
+}
+
+/// A memory that cannot be read is the last known one; a new GPU whose memory cannot be read is one
+/// that does not answer.
+fn carry_memory(known: &[&Gpu], driver: NvidiaDriver) -> NvidiaDriver {
+    let NvidiaDriver { gpus, mut failures, .. } = driver;
+    let mut usable = Vec::with_capacity(gpus.len());
+    for gpu in gpus {
+        match (known.iter().find(|known| is_same(known, &gpu)), gpu.memory_bytes.failure()) {
+            (Some(known), _) => {
+                usable
+                    .push(Gpu { memory_bytes: keep(&known.memory_bytes, gpu.memory_bytes), ..gpu });
+            }
+            (None, Some(reason)) => {
+                failures.push(GpuFailure { index: gpu.index, reason: reason.to_owned() });
+            }
+            (None, None) => usable.push(gpu),
         }
     }
-    driver
+    NvidiaDriver { gpus: usable, failures, ..driver }
 }
