@@ -190,7 +190,7 @@ fn features_of_amd_gpus_follow_from_the_device() {
         ("MI300A", "0x74a0", &["fp16", "bf16", "fp8"]),
         ("MI300X", "0x74a1", &["fp16", "bf16", "fp8"]),
         ("MI325X", "0x74a5", &["fp16", "bf16", "fp8"]),
-        ("MI355X", "0x75a3", &["fp16", "bf16", "fp8"]),
+        ("MI325X in a virtual machine", "0x74b9", &["fp16", "bf16", "fp8"]),
         ("one that is not listed", "0x7448", &[]),
         ("no id", "", &[]),
     ] {

@@ -98,6 +98,7 @@ fn judged(entry: &Entry, second: i64) -> (NodeData, Vec<String>, GpuStates) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn how_long_lost_gpus_count() {
     let all = [0, 1, 2, 3];
     let named = |lost: &str| {
@@ -116,6 +117,14 @@ fn how_long_lost_gpus_count() {
     let then = |mut reports: Reports, more: Reports| {
         reports.extend(more);
         reports
+    };
+    // A driver that tells no addresses.
+    let unplaced = |numbers: &[u32], on_bus| {
+        let mut gpus = answering(numbers, on_bus);
+        if let Reading::Known(driver) = &mut gpus.nvidia_driver {
+            driver.gpus.iter_mut().for_each(|gpu| gpu.pci_address = None);
+        }
+        gpus
     };
     let cases: Vec<(&str, Reports, Counts)> = vec![
         ("one lost", one_lost(100), vec![(100, 4), (699, 4), (700, 3), (9999, 3)]),
@@ -183,6 +192,20 @@ fn how_long_lost_gpus_count() {
             "all of them",
             vec![(0, answering(&all, 4)), (100, answering(&[], 4))],
             vec![(699, 4), (700, 0)],
+        ),
+        (
+            "gone from the bus, and nobody tells from where",
+            vec![(0, unplaced(&all, 4)), (100, unplaced(&[0, 2], 3))],
+            vec![(100, 3), (699, 3), (700, 2)],
+        ),
+        (
+            "one is lost, then another is gone: the one that is lost already is the one still there",
+            vec![
+                (0, unplaced(&all, 4)),
+                (100, unplaced(&[0, 1, 2], 4)),
+                (200, unplaced(&[0, 2], 3)),
+            ],
+            vec![(200, 3), (699, 3), (700, 2)],
         ),
         ("lost from the first report on", vec![(0, answering(&[0, 2, 3], 4))], vec![(0, 3)]),
     ];

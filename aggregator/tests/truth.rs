@@ -26,7 +26,7 @@ use rollcall_report::{
 
 const HOLD_DOWN: i64 = 600;
 const DISKS: [(u64, Attachment); 3] =
-    [(4 << 40, Attachment::Local), (1 << 40, Attachment::Local), (9 << 40, Attachment::Network)];
+    [(4 << 40, Attachment::Local), (9 << 40, Attachment::Network), (1 << 40, Attachment::Local)];
 const NICS: [u64; 2] = [25_000, 100_000];
 const GPUS: [(&str, u64); 5] = [
     ("H100", 80 << 30),
@@ -328,8 +328,8 @@ proptest! {
             }
             let subject_failed = step.failed[5];
             heard = !subject_failed && !step.driver_failed && present.gpus > 0;
-            for gpu in 0..if heard { present.gpus } else { 0 } {
-                let fate = &mut fates[gpu];
+            let answered = if heard { present.gpus } else { 0 };
+            for (gpu, fate) in fates.iter_mut().enumerate().take(answered) {
                 if step.silent[gpu] {
                     fate.silent_for = fate.silent_for.or(fate.known.then_some(0));
                 } else {
@@ -338,8 +338,9 @@ proptest! {
                 }
             }
             let amd_heard = !subject_failed && !step.amd_failed && !step.bus_failed;
-            for gpu in 0..if amd_heard { present.amd } else { 0 } {
-                amd_known[gpu] |= step.amd_memory != Some(gpu);
+            let told = if amd_heard { present.amd } else { 0 };
+            for (gpu, known) in amd_known.iter_mut().enumerate().take(told) {
+                *known |= step.amd_memory != Some(gpu);
             }
 
             for later in [0, 299, 600] {

@@ -242,17 +242,17 @@ pub fn features(capability: ComputeCapability, model: &str) -> Vec<&'static str>
 /// What an AMD GPU can do by its PCI device; of one that is not listed nothing is said.
 /// `tensor_cores` is NVIDIA's term, AMD's have none.
 ///
-/// Sources: `drivers/gpu/drm/amd/amdgpu/amdgpu_drv.c` (Arcturus, Aldebaran) and the PCI ID Repository
+/// Sources: `drivers/gpu/drm/amd/amdgpu/amdgpu_drv.c` (Arcturus) and the PCI ID Repository (2025.07.11)
 /// for the devices; `ROCm`'s "Data types and precision support" for the types by architecture.
 pub fn amd_features(device_id: &str) -> Vec<&'static str> {
     match device_id.to_ascii_lowercase().as_str() {
-        // CDNA, Arcturus: MI100. CDNA 2, Aldebaran: MI250X, MI250, MI210, virtual functions.
-        "0x7388" | "0x738c" | "0x738e" | "0x7390" | "0x7408" | "0x740c" | "0x740f" | "0x7410" => {
+        // CDNA, Arcturus: MI100. CDNA 2, Aldebaran: MI250X, MI250, MI210.
+        "0x7388" | "0x738c" | "0x738e" | "0x7390" | "0x7408" | "0x740c" | "0x740f" => {
             vec!["fp16", "bf16"]
         }
-        // CDNA 3, Aqua Vanjaram: MI300A, MI300X, MI308X, MI325X, MI300X's virtual functions. CDNA 4:
-        // MI350X, MI355X.
-        "0x74a0" | "0x74a1" | "0x74a2" | "0x74a5" | "0x74b5" | "0x75a0" | "0x75a3" => {
+        // CDNA 3, Aqua Vanjaram: MI300A, MI300X, MI308X, MI325X, MI300X HF; then the virtual
+        // functions of MI300X, MI325X and MI300X HF.
+        "0x74a0" | "0x74a1" | "0x74a2" | "0x74a5" | "0x74a9" | "0x74b5" | "0x74b9" | "0x74bd" => {
             vec!["fp16", "bf16", "fp8"]
         }
         _ => Vec::new(),
