@@ -185,7 +185,7 @@ const ERRORS: [i32; 4] = [1, 5, 13, 110];
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: cases(400),
+        cases: cases(300),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -225,6 +225,16 @@ proptest! {
             (Err(_), _) => {}
         }
     }
+
+}
+
+proptest! {
+    // Each copies a machine.
+    #![proptest_config(ProptestConfig {
+        cases: cases(60),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// Arbitrary bytes in place of any file that is read: no panic, no report that is refused.
     #[test]

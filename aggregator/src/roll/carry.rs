@@ -26,8 +26,12 @@ pub(super) fn forward(
         cpu: keep(&previous.cpu, reported.cpu),
         memory: keep(&previous.memory, reported.memory),
         swap: keep(&previous.swap, reported.swap),
-        disks: carry_list(&previous.disks, reported.disks, carry_disk),
-        nics: carry_list(&previous.nics, reported.nics, carry_nic),
+        disks: unless_in_doubt(&previous.disks, reported.disks, is_disk_in_doubt),
+        nics: carry_list(
+            &previous.nics,
+            unless_in_doubt(&previous.nics, reported.nics, is_undecided),
+            carry_nic,
+        ),
         gpus,
     };
     (inventory, lost)
@@ -56,17 +60,27 @@ fn carry_list<T: Clone>(
     }
 }
 
-fn carry_disk(before: &[Disk], disk: Disk) -> Option<Disk> {
-    match before.iter().find(|known| known.name == disk.name) {
-        Some(known) => Some(Disk { size_bytes: keep(&known.size_bytes, disk.size_bytes), ..disk }),
-        None => disk.size_bytes.failure().is_none().then_some(disk),
+/// The list that was known, where an element of the reported one leaves the others in doubt.
+fn unless_in_doubt<T: Clone>(
+    previous: &Reading<Vec<T>>,
+    reported: Reading<Vec<T>>,
+    is_in_doubt: fn(&T) -> bool,
+) -> Reading<Vec<T>> {
+    match (previous, reported) {
+        (Reading::Known(before), Reading::Known(list)) if list.iter().any(is_in_doubt) => {
+            Reading::Known(before.clone())
+        }
+        (previous, reported) => keep(previous, reported),
     }
+}
+
+/// A disk that cannot be read may be another path to one that counts, or the other way round.
+fn is_disk_in_doubt(disk: &Disk) -> bool {
+    disk.size_bytes.failure().is_some()
 }
 
 fn carry_nic(before: &[Nic], nic: Nic) -> Option<Nic> {
     match before.iter().find(|known| known.name == nic.name) {
-        // Whether it is an adapter at all could not be decided: nothing of it is news.
-        Some(known) if is_undecided(&nic) => Some(known.clone()),
         Some(known) => Some(Nic { speed_mbps: keep(&known.speed_mbps, nic.speed_mbps), ..nic }),
         None => nic.speed_mbps.failure().is_none().then_some(nic),
     }
