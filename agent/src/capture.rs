@@ -6,7 +6,8 @@ mod scrub;
 mod write;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
 
 use crate::host::{HostRoot, Recorded, Recorder};
 
@@ -75,6 +76,20 @@ impl Capture {
             .map(PathBuf::from)
             .collect();
         files.extend(folders.into_iter().map(|folder| (folder, Saved::Folder)));
+        // Version control keeps no empty folders.
+        let empty: Vec<PathBuf> = files
+            .iter()
+            .filter(|(path, saved)| {
+                let next = (Bound::Excluded(path.as_path()), Bound::Unbounded);
+                **saved == Saved::Folder
+                    && files
+                        .range::<Path, _>(next)
+                        .next()
+                        .is_none_or(|(at, _)| !at.starts_with(path))
+            })
+            .map(|(path, _)| path.join(".keep"))
+            .collect();
+        files.extend(empty.into_iter().map(|path| (path, Saved::File(String::new()))));
         Self { manifest: Manifest { errors, ..manifest }, files }
     }
 }

@@ -137,12 +137,14 @@ impl HostRoot {
         let found = self.follow(path.as_ref())?.path;
         let failed = |source| self.failed(&found, source);
         self.replay(&found)?;
-        let names: BTreeSet<String> = fs::read_dir(self.below(&found))
-            .map_err(failed)?
-            .map(|entry| {
-                entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).map_err(failed)
-            })
-            .collect::<Result<_, _>>()?;
+        let mut names = BTreeSet::new();
+        for entry in fs::read_dir(self.below(&found)).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            // No device's name begins with a dot; what keeps a saved folder from being lost does.
+            if !name.starts_with('.') {
+                names.insert(name);
+            }
+        }
         self.record(&found, || Recorded::Folder(names.clone()));
         Ok(names)
     }
