@@ -10,10 +10,10 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinError;
 
-use crate::config::{Command, NodeConfig, RunConfig};
+use crate::config::{Command, NodeConfig, NvmlConfig, RunConfig};
 use crate::host::HostRoot;
 use crate::identity::{IdentityError, identify};
-use crate::probe::Prober;
+use crate::probe::{Prober, nvml_child};
 use crate::report;
 use crate::run::{RunError, run};
 
@@ -26,6 +26,9 @@ pub fn execute(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Run(config) => run_until_signalled(config),
         Command::Probe(config) => print_report(config),
+        Command::Nvml(NvmlConfig { library, parent }) => {
+            nvml_child::answer(&library, parent).map_err(|source| CommandError::Print { source })
+        }
     }
 }
 
@@ -69,6 +72,19 @@ fn print_report(config: NodeConfig) -> Result<(), CommandError> {
         .map_err(|source| CommandError::Print { source: source.into() })?;
     writeln!(io::stdout().lock(), "{json}").map_err(|source| CommandError::Print { source })
 }
+
+impl CommandError {
+    /// What the program exits with.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Run { source: RunError::NewContainer } => NEW_CONTAINER,
+            _ => 1,
+        }
+    }
+}
+
+/// The exit code that asks for a new container.
+const NEW_CONTAINER: u8 = 4;
 
 /// Why a command failed.
 #[derive(Debug, Error)]

@@ -59,6 +59,7 @@ pub async fn run(
         probe_failures: BTreeMap::new(),
         accepted_id: None,
         identity,
+        ends_for_new_container: config.require_gpus && config.node.host_root != Path::new("/"),
     };
     let address = listener.local_addr().map_err(|source| RunError::Serve { source })?;
     log::info!(
@@ -108,6 +109,9 @@ struct Reporter {
     /// What failed in the last probe, as it was logged.
     probe_failures: BTreeMap<Subject, String>,
     accepted_id: Option<NodeId>,
+    /// Whether to end where only a new container reaches the GPUs. A host root other than `/` says
+    /// that this is one.
+    ends_for_new_container: bool,
 }
 
 impl Reporter {
@@ -129,6 +133,9 @@ impl Reporter {
         let survey = self.prober.probe().await.map_err(|source| RunError::Probe { source })?;
         self.metrics.probed(&survey.inventory, start.elapsed());
         self.log_probe_failures(&survey.inventory);
+        if self.ends_for_new_container && self.prober.needs_new_container() {
+            return Err(RunError::NewContainer);
+        }
         Ok(survey)
     }
 
@@ -225,4 +232,11 @@ pub enum RunError {
         /// What the runtime said.
         source: JoinError,
     },
+    /// GPUs are required and this container cannot reach them.
+    #[error(
+        "GPUs are required and this container does not reach NVIDIA's driver, which it is given when it \
+         is created: only a new container helps (restart the pod, with the driver installed and the \
+         NVIDIA runtime)"
+    )]
+    NewContainer,
 }

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rollcall_agent::host::HostRoot;
 use rollcall_agent::identity::identify;
@@ -23,11 +24,14 @@ fn report_of(host: &str) -> NodeReport {
     let root = HostRoot::new(Path::new(HOSTS).join(host).join("root"));
     let options = ProbeOptions {
         nvml_library: PathBuf::from("/nonexistent/libnvidia-ml.so.1"),
+        nvml_timeout: Duration::from_secs(30),
+        nvml_program: PathBuf::from(env!("CARGO_BIN_EXE_rollcall-agent")),
         count_removable: false,
     };
     let name = Some("node-1".parse().expect("a node name"));
     let identity = identify(&root, name, None).expect("a name is given");
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let survey = runtime.block_on(Prober::new(root, options).probe()).expect("a survey");
     report::build(identity, survey)
 }
