@@ -136,15 +136,15 @@ impl Bus {
 #[derive(Debug)]
 pub(super) enum Source {
     /// This machine's library.
-    Library(child::Library),
+    Library(Box<child::Library>),
     /// A machine that was captured.
     Recorded(Answers),
 }
 
 impl Source {
     /// This machine's library, asked by `program`.
-    pub(super) const fn library(program: PathBuf, library: PathBuf, deadline: Duration) -> Self {
-        Self::Library(child::Library::new(program, library, deadline))
+    pub(super) fn library(program: PathBuf, library: PathBuf, deadline: Duration) -> Self {
+        Self::Library(Box::new(child::Library::new(program, library, deadline)))
     }
 
     /// NVML's answers, in no more than the deadline and a moment.
@@ -164,8 +164,7 @@ pub(super) fn build(bus: &Bus, answers: Option<&Answers>) -> Probed<Reading<Gpus
     let functions = match &bus.functions {
         Reading::Known(functions) => functions.as_slice(),
         Reading::Absent => {
-            made.findings
-                .push(Finding::new(Verdict::PassedOver, NO_BUS, "PCI").source(pci::DEVICES));
+            made.findings.push(Finding::new(Verdict::Unknown, NO_BUS, "PCI").source(pci::DEVICES));
             &[]
         }
         Reading::Failed { reason } => {
