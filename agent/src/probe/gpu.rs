@@ -272,9 +272,11 @@ impl Made {
         let address = function.address.as_str();
         let finding = |verdict, rule| Finding::new(verdict, rule, address).source(CALL);
         let Some(driver) = driver.filter(|driver| driver.reading.known().is_some()) else {
-            let reason = driver.and_then(|driver| driver.reading.failure());
-            let finding = finding(Verdict::Failed, UNDRIVEN)
-                .value(reason.unwrap_or("NVIDIA's library was not asked"));
+            let finding = finding(Verdict::Failed, UNDRIVEN).value(if driver.is_some() {
+                "NVIDIA's driver does not answer"
+            } else {
+                "NVIDIA's library was not asked"
+            });
             return Finding { advice: driver.and_then(|driver| driver.advice), ..finding };
         };
         if let Some(model) = driver.usable.get(address) {
@@ -285,8 +287,8 @@ impl Made {
         }
         self.lost.push(clean_text(address));
         finding(Verdict::Failed, LOST).value("not among the GPUs that answer").advice(
-            "look for NVRM and Xid in the kernel's log; reset the GPU or reboot, and have it looked \
-             at if it happens again",
+            "look for NVRM and Xid in the kernel's log; reset the GPU or reboot, and have it looked at if \
+             it happens again. A container must be given all GPUs (NVIDIA_VISIBLE_DEVICES=all)",
         )
     }
 
@@ -368,9 +370,11 @@ mod tests {
 
     use proptest::collection::vec;
     use proptest::prelude::*;
+    use rollcall_report::{IdSource, Inventory, NodeIdentity, Subject};
 
     use super::answers::{Answer, Code, DeviceAnswers, DriverAnswers, MigAnswers};
     use super::*;
+    use crate::probe::Survey;
 
     const H100_BYTES: u64 = 85_520_809_984;
 
@@ -810,6 +814,43 @@ mod tests {
             for function in bus.functions.known().expect("read") {
                 prop_assert!(candidates.contains(function.address.as_str()), "each is judged");
             }
+        }
+
+        #[test]
+        fn an_aggregator_takes_what_is_made_of_any_answer(
+            functions in vec(any_function(), 0..8),
+            mut devices in vec(any_answer(any_device()), 0..8),
+        ) {
+            for (number, device) in devices.iter_mut().enumerate() {
+                let Answer::Value(device) = device else { continue };
+                // No GPU has another's, and none has the memory of a cluster: that is refused.
+                device.uuid = Answer::Value(format!("GPU-{number}"));
+                if let Answer::Value(bytes) = &mut device.memory_total {
+                    *bytes %= 1 << 44;
+                }
+            }
+            let functions: BTreeMap<String, Function> =
+                functions.into_iter().map(|it| (it.address.clone(), it)).collect();
+            let bus = bus(functions.into_values().collect());
+            let Probed { reading, findings } = build(&bus, Some(&driver(devices)));
+            let inventory = Inventory {
+                machine: Reading::Absent,
+                cpu: Reading::Absent,
+                memory: Reading::Absent,
+                swap: Reading::Absent,
+                disks: Reading::Absent,
+                nics: Reading::Absent,
+                gpus: reading,
+            };
+            let explanation = BTreeMap::from([(Subject::Gpus, findings)]);
+            let node = NodeIdentity {
+                name: "node-1".parse().expect("a name"),
+                proposed_id: "node-1".parse().expect("an id"),
+                id_source: IdSource::NodeName,
+                machine_hash: None,
+            };
+            let report = crate::report::build(node, Survey { inventory, explanation });
+            prop_assert_eq!(report.check(), Ok(()));
         }
 
         #[test]

@@ -143,8 +143,7 @@ pub(super) fn judge(
         }
         Reading::Known(bytes) if *bytes > 0 => (
             Reading::Known(*bytes),
-            finding(Verdict::Counted, GPU, VRAM)
-                .value(format!("{model}, {} MiB", super::mib(*bytes))),
+            finding(Verdict::Counted, GPU, VRAM).value(format!("{model}, {}", super::mib(*bytes))),
         ),
         _ if !is_driven => {
             let driver = function.driver.as_deref().unwrap_or("no driver");
@@ -355,6 +354,10 @@ mod tests {
         ] {
             let (judged, finding) = judge(&function, &facts, kernel);
             assert_eq!(finding.rule, rule, "{why}");
+            if rule == GPU {
+                let mib = facts.vram_bytes.known().map(|bytes| bytes / (1 << 20)).expect(why);
+                assert!(finding.value.ends_with(&format!(", {mib} MiB")), "{}", finding.value);
+            }
             let known = match &judged {
                 Judged::Gpu(gpu) => Some(gpu.memory_bytes.known().is_some()),
                 Judged::Unmeasured | Judged::PassedOver => None,
