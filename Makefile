@@ -26,6 +26,11 @@ test: prerequisites ## Passes all tests that need no cluster.
 	tests/demo.sh $(TARGET_DIR)/debug </dev/null
 	tests/units.sh
 
+.PHONY: soak
+soak: prerequisites ## Tests that take minutes: an NVIDIA driver that hangs, 20 cycles long.
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked -p rollcall-tests --test nvml_hang -- --ignored --nocapture
+
 .PHONY: lint
 lint: prerequisites $(CARGO_DENY) ## Formatting, clippy, documentation, licences and sources of dependencies.
 	$(CARGO) fmt --all --check

@@ -13,12 +13,15 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinError;
 
 use crate::capture::{self, Capture, Manifest, Saved, WriteError};
-use crate::config::{CaptureConfig, Command, ExplainConfig, NodeConfig, Output, RunConfig};
+use crate::config::{
+    CaptureConfig, Command, ExplainConfig, NodeConfig, NvmlConfig, Output, RunConfig,
+};
 use crate::explain::{self, ExplanationView};
 use crate::health::Watch;
 use crate::host::{HostRoot, ReadError};
 use crate::identity::{IdentityError, identify};
-use crate::probe::{Prober, Survey};
+use crate::probe::nvml_answers::Answers;
+use crate::probe::{Prober, Survey, nvml_child};
 use crate::report;
 use crate::run::{RunError, run};
 
@@ -33,6 +36,9 @@ pub fn execute(command: Command) -> Result<(), CommandError> {
         Command::Probe(config) => print_report(&config),
         Command::Explain(config) => explain(&config),
         Command::Capture(config) => capture(&config),
+        Command::Nvml(NvmlConfig { library, parent }) => {
+            nvml_child::answer(&library, parent).map_err(|source| CommandError::Print { source })
+        }
     }
 }
 
@@ -59,7 +65,7 @@ fn run_until_signalled(config: RunConfig) -> Result<(), CommandError> {
 }
 
 fn print_report(config: &NodeConfig) -> Result<(), CommandError> {
-    let Taken { identity, survey } = take(config, open(config)?)?;
+    let Taken { identity, survey, .. } = take(config, open(config)?)?;
     let report = report::build(identity, survey, &mut Watch::default(), SystemTime::now());
     for (subject, reason) in report.inventory.failures() {
         log::warn!(subject:% = subject, reason = reason; "probe failed");
@@ -71,7 +77,7 @@ fn print_report(config: &NodeConfig) -> Result<(), CommandError> {
 }
 
 fn explain(config: &ExplainConfig) -> Result<(), CommandError> {
-    let Taken { identity, survey } = take(&config.node, open(&config.node)?)?;
+    let Taken { identity, survey, .. } = take(&config.node, open(&config.node)?)?;
     match config.output {
         Output::Table => print(&explain::tables(&survey.explanation)),
         Output::Json => print_json(&ExplanationView {
@@ -85,8 +91,14 @@ fn explain(config: &ExplainConfig) -> Result<(), CommandError> {
 fn capture(config: &CaptureConfig) -> Result<(), CommandError> {
     let root = open(&config.node)?;
     let (root, recorder, mut scrubber) = capture::record(root);
-    take(&config.node, root)?;
-    let manifest = Manifest::new(config.node.count_removable, None);
+    let Taken { nvml_answers, .. } = take(&config.node, root)?;
+    let nvml_answers = match nvml_answers {
+        Some(answers) => Some(scrubber.json(&answers).map_err(|source| CommandError::Capture {
+            source: WriteError::of(&config.path, source),
+        })?),
+        None => None,
+    };
+    let manifest = Manifest::new(config.node.count_removable, nvml_answers);
     let capture = Capture::new(manifest, &recorder.record(), &mut scrubber);
     capture::write(&capture, &config.path).map_err(|source| CommandError::Capture { source })?;
     print(&format!(
@@ -100,6 +112,8 @@ fn capture(config: &CaptureConfig) -> Result<(), CommandError> {
 struct Taken {
     identity: NodeIdentity,
     survey: Survey,
+    /// What NVIDIA's library answered, where it was asked.
+    nvml_answers: Option<Answers>,
 }
 
 fn open(config: &NodeConfig) -> Result<HostRoot, CommandError> {
@@ -112,7 +126,7 @@ fn take(config: &NodeConfig, root: HostRoot) -> Result<Taken, CommandError> {
     let mut prober = Prober::new(root, config.probe_options());
     let survey =
         runtime()?.block_on(prober.probe()).map_err(|source| CommandError::Probe { source })?;
-    Ok(Taken { identity, survey })
+    Ok(Taken { identity, survey, nvml_answers: prober.nvml_answers().cloned() })
 }
 
 fn print_json(value: &impl Serialize) -> Result<(), CommandError> {
@@ -124,6 +138,19 @@ fn print_json(value: &impl Serialize) -> Result<(), CommandError> {
 fn print(text: &str) -> Result<(), CommandError> {
     writeln!(io::stdout().lock(), "{text}").map_err(|source| CommandError::Print { source })
 }
+
+impl CommandError {
+    /// What the program exits with.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Run { source: RunError::NewContainer } => NEW_CONTAINER,
+            _ => 1,
+        }
+    }
+}
+
+/// The exit code that asks for a new container.
+const NEW_CONTAINER: u8 = 4;
 
 /// Why a command failed.
 #[derive(Debug, Error)]

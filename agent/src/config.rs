@@ -15,7 +15,7 @@ use rollcall_report::{NodeId, NodeName};
 use thiserror::Error;
 use url::Url;
 
-use crate::probe::ProbeOptions;
+use crate::probe::{ProbeOptions, nvml_child};
 use crate::schedule::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
 
 /// Probes the hardware of its node and reports it to rollcall's aggregator.
@@ -48,6 +48,9 @@ pub enum Command {
     /// Saves what the probes read of this machine, without serial numbers, MAC addresses and other
     /// ids, for a bug report.
     Capture(CaptureConfig),
+    /// Prints what NVIDIA's library answers; the agent starts itself so.
+    #[command(name = nvml_child::COMMAND, hide = true)]
+    Nvml(NvmlConfig),
 }
 
 /// What to explain, and how.
@@ -80,6 +83,17 @@ pub struct CaptureConfig {
     pub node: NodeConfig,
 }
 
+/// What the process that asks NVIDIA's library is told.
+#[derive(Debug, Clone, Args)]
+pub struct NvmlConfig {
+    /// A path, or a name for the dynamic loader.
+    #[arg(long)]
+    pub library: PathBuf,
+    /// The process that wants to know; this one ends with it.
+    #[arg(long)]
+    pub parent: i32,
+}
+
 /// What to probe, and whose it is.
 #[derive(Debug, Clone, Args)]
 pub struct NodeConfig {
@@ -101,6 +115,15 @@ pub struct NodeConfig {
         value_name = "PATH"
     )]
     pub nvml_library: PathBuf,
+    /// How long NVIDIA's library may take before it is given up for this time.
+    #[arg(
+        long,
+        env = "ROLLCALL_NVML_TIMEOUT",
+        default_value = "10s",
+        value_parser = parse_nvml_timeout,
+        value_name = "DUR"
+    )]
+    pub nvml_timeout: Duration,
     /// Counts removable disks, such as USB sticks.
     #[arg(long, env = "ROLLCALL_COUNT_REMOVABLE", value_parser = BoolishValueParser::new())]
     pub count_removable: bool,
@@ -127,6 +150,10 @@ pub struct RunConfig {
     /// Sends the token over plain HTTP to other machines, where anybody can read it.
     #[arg(long, env = "ROLLCALL_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
     pub insecure_http: bool,
+    /// Ends with exit code 4 where, in a container, only a new one can reach NVIDIA's GPUs: the library
+    /// is missing, or the driver answers "unknown error" (NVML code 999).
+    #[arg(long, env = "ROLLCALL_REQUIRE_GPUS", value_parser = BoolishValueParser::new())]
+    pub require_gpus: bool,
     /// What to probe, and whose it is.
     #[command(flatten)]
     pub node: NodeConfig,
@@ -137,6 +164,8 @@ impl NodeConfig {
     pub fn probe_options(&self) -> ProbeOptions {
         ProbeOptions {
             nvml_library: self.nvml_library.clone(),
+            nvml_timeout: self.nvml_timeout,
+            nvml_program: nvml_child::OWN_PROGRAM.into(),
             count_removable: self.count_removable,
         }
     }
@@ -172,6 +201,28 @@ fn parse_interval(text: &str) -> Result<Duration, InvalidInterval> {
     } else {
         Err(InvalidInterval::OutOfBounds)
     }
+}
+
+const SHORTEST_NVML_TIMEOUT: Duration = Duration::from_secs(1);
+const LONGEST_NVML_TIMEOUT: Duration = Duration::from_mins(1);
+
+fn parse_nvml_timeout(text: &str) -> Result<Duration, InvalidNvmlTimeout> {
+    let timeout = humantime::parse_duration(text)
+        .map_err(|source| InvalidNvmlTimeout::Unreadable { source })?;
+    if (SHORTEST_NVML_TIMEOUT..=LONGEST_NVML_TIMEOUT).contains(&timeout) {
+        Ok(timeout)
+    } else {
+        Err(InvalidNvmlTimeout::OutOfBounds)
+    }
+}
+
+/// A time for NVIDIA's library that is none.
+#[derive(Debug, Clone, PartialEq, Error)]
+enum InvalidNvmlTimeout {
+    #[error("write it as 10s or 1min")]
+    Unreadable { source: humantime::DurationError },
+    #[error("it must be from 1s to 1min")]
+    OutOfBounds,
 }
 
 /// An interval that is none.
@@ -266,6 +317,9 @@ mod tests {
             ("--node-id", "-x", "begin and end"),
             ("--listen", "nowhere", "invalid"),
             ("--log-level", "loud", "invalid"),
+            ("--nvml-timeout", "10", "write it as"),
+            ("--nvml-timeout", "999ms", "from 1s to 1min"),
+            ("--nvml-timeout", "61s", "from 1s to 1min"),
         ] {
             let flag = format!("{flag}={value}");
             let message = read(&[&aggregator[..], &[&flag]].concat()).expect_err(value);

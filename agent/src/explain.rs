@@ -35,7 +35,7 @@ fn section(subject: Subject, findings: &[Finding]) -> String {
                 &format!("  {}", finding.candidate),
                 finding.verdict.as_str(),
                 finding.rule.name,
-                &finding.value,
+                &shortened(&finding.value),
                 &finding.source,
             ]);
         }
@@ -51,18 +51,31 @@ fn section(subject: Subject, findings: &[Finding]) -> String {
         }
     }
     lines.extend(told.iter().map(|rule| format!("  {}: {}", rule.name, rule.why)));
-    lines.extend(findings.iter().filter_map(|finding| {
-        let advice = finding.advice?;
-        Some(format!("  ! {}: {advice}", finding.candidate))
-    }));
+    for finding in findings {
+        if shortened(&finding.value) != finding.value {
+            lines.push(format!("  ! {}: {}", finding.candidate, finding.value));
+        }
+        // A reason that says what to do, says it once.
+        if let Some(advice) = finding.advice.filter(|advice| !finding.value.contains(advice)) {
+            lines.push(format!("  ! {}: {advice}", finding.candidate));
+        }
+    }
     lines.join("\n")
+}
+
+/// A value as the table has room for it; a longer one stands below.
+fn shortened(value: &str) -> String {
+    const ROOM: usize = 48;
+    let mut short: String = value.chars().take(ROOM).collect();
+    if value.chars().nth(ROOM).is_some() {
+        short.push('…');
+    }
+    short
 }
 
 /// How many candidates were judged how.
 fn summary(findings: &[Finding]) -> String {
-    const ALL: [Verdict; 5] =
-        [Verdict::Counted, Verdict::Unknown, Verdict::Apart, Verdict::PassedOver, Verdict::Failed];
-    let counts = ALL.into_iter().filter_map(|verdict| {
+    let counts = Verdict::ALL.into_iter().filter_map(|verdict| {
         let count = findings.iter().filter(|finding| finding.verdict == verdict).count();
         (count > 0).then(|| format!("{count} {}", verdict.as_str()))
     });
@@ -85,21 +98,28 @@ mod tests {
                 .source("/sys/block/sda/size"),
             Finding::new(Verdict::PassedOver, VIRTUAL, "loop0"),
             Finding::new(Verdict::Unknown, DISK, "sdb").advice("look at it"),
+            Finding::new(Verdict::Failed, DISK, "sdc")
+                .value(format!("{}: try again", "x".repeat(60)))
+                .advice("try again"),
         ];
         let explanation =
             Explanation::from([(Subject::Disks, findings.to_vec()), (Subject::Gpus, Vec::new())]);
-        assert_eq!(
-            tables(&explanation),
-            "DISKS: 1 counted, 1 unknown, 1 passed over\n\
-             \u{20} CANDIDATE  VERDICT      RULE     VALUE   SOURCE\n\
-             \u{20} sda        counted      disk     20 MiB  /sys/block/sda/size\n\
+        let (short, long) = ("x".repeat(48), "x".repeat(60));
+        let blanks = " ".repeat(43);
+        let expected = format!(
+            "DISKS: 1 counted, 1 unknown, 1 passed over, 1 failed\n\
+             \u{20} CANDIDATE  VERDICT      RULE     VALUE{blanks}   SOURCE\n\
+             \u{20} sda        counted      disk     20 MiB{blanks}  /sys/block/sda/size\n\
              \u{20} loop0      passed over  virtual\n\
              \u{20} sdb        unknown      disk\n\
+             \u{20} sdc        failed       disk     {short}…\n\
              \u{20} disk: a disk\n\
              \u{20} virtual: made of others\n\
              \u{20} ! sdb: look at it\n\
+             \u{20} ! sdc: {long}: try again\n\
              \n\
              GPUS: nothing to look at"
         );
+        assert_eq!(tables(&explanation), expected);
     }
 }

@@ -29,6 +29,8 @@ impl Rule {
 pub enum Verdict {
     /// It is part of the number in the document.
     Counted,
+    /// It is a value of something that counts.
+    Measured,
     /// It counts, and a value of it is not known.
     Unknown,
     /// It is reported, and is no part of the number in the document.
@@ -40,10 +42,15 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// All verdicts, in the order in which they are summed up.
+    pub const ALL: [Self; 6] =
+        [Self::Counted, Self::Measured, Self::Unknown, Self::Apart, Self::PassedOver, Self::Failed];
+
     /// The verdict in a word or two.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Counted => "counted",
+            Self::Measured => "measured",
             Self::Unknown => "unknown",
             Self::Apart => "apart",
             Self::PassedOver => "passed over",

@@ -31,7 +31,8 @@ use rollcall_report::error_chain;
 
 use crate::config::Cli;
 
-/// The program: exits with 0 when done, 1 when failed, 2 on wrong usage.
+/// The program: exits with 0 when done, 1 when failed, 2 on wrong usage, 4 when only a new
+/// container helps.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::read(args) {
         Ok(cli) => cli,
@@ -46,7 +47,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{}", error_chain(&error));
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_code())
         }
     }
 }

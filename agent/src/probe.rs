@@ -10,12 +10,17 @@ mod network;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use rollcall_report::{Inventory, Subject, clean_text};
+use rollcall_report::{Gpus, Inventory, Reading, Subject, clean_text};
 use tokio::task::{JoinError, spawn_blocking};
 
 use crate::finding::{Explanation, Probed, Rule};
 use crate::host::{HostRoot, ParseError};
+
+use self::gpu::answers::Answers;
+
+pub use self::gpu::{answers as nvml_answers, child as nvml_child};
 
 /// The highest number of a CPU or a NUMA node that is believed.
 const MAX_NUMBER: u32 = u16::MAX as u32;
@@ -25,6 +30,10 @@ const MAX_NUMBER: u32 = u16::MAX as u32;
 pub struct ProbeOptions {
     /// NVIDIA's management library: a path, or a name for the dynamic loader.
     pub nvml_library: PathBuf,
+    /// How long the library may take for all its answers.
+    pub nvml_timeout: Duration,
+    /// The program that asks the library in a process of its own: `rollcall-agent`.
+    pub nvml_program: PathBuf,
     /// Whether removable disks, such as USB sticks, count.
     pub count_removable: bool,
 }
@@ -43,28 +52,59 @@ pub struct Survey {
 pub struct Prober {
     root: HostRoot,
     options: ProbeOptions,
+    nvml: gpu::Source,
+    /// What NVIDIA's library answered at the last probe, where it was asked.
+    nvml_answers: Option<Answers>,
 }
 
 impl Prober {
     /// Prepares to take inventories of the host with this root.
     pub fn new(root: HostRoot, mut options: ProbeOptions) -> Self {
-        // A saved machine answers as it did when it was saved.
-        options.count_removable |= root.manifest().is_some_and(|manifest| manifest.count_removable);
-        Self { root, options }
+        let nvml = if let Some(manifest) = root.manifest() {
+            // A saved machine answers as it did when it was saved.
+            options.count_removable |= manifest.count_removable;
+            gpu::Source::Recorded(manifest.nvml.clone().unwrap_or_else(|| Answers::NotAsked {
+                detail: "the library was not asked when the machine was saved".to_owned(),
+            }))
+        } else {
+            gpu::Source::library(
+                options.nvml_program.clone(),
+                options.nvml_library.clone(),
+                options.nvml_timeout,
+            )
+        };
+        Self { root, options, nvml, nvml_answers: None }
     }
 
     /// Probes every subject, on a thread of its own: the files of a slow device take their time.
+    /// NVIDIA's library is asked in a process of its own.
     ///
     /// # Errors
     ///
     /// When a probe did not come to its end, which is a bug.
     pub async fn probe(&mut self) -> Result<Survey, JoinError> {
+        let root = self.root.clone();
+        let bus = spawn_blocking(move || gpu::look(&root)).await?;
+        self.nvml_answers =
+            if bus.concerns_nvidia() { Some(self.nvml.answers().await) } else { None };
+        let gpus = gpu::build(&bus, self.nvml_answers.as_ref());
         let (root, options) = (self.root.clone(), self.options.clone());
-        spawn_blocking(move || probe_all(&root, &options)).await
+        spawn_blocking(move || probe_all(&root, &options, gpus)).await
+    }
+
+    /// What NVIDIA's library answered at the last probe; `None` where there was nothing to ask.
+    pub const fn nvml_answers(&self) -> Option<&Answers> {
+        self.nvml_answers.as_ref()
+    }
+
+    /// Whether, in a container, only a new one can reach NVIDIA's driver: the library and the right
+    /// to open the GPUs are given to a container when it is created.
+    pub fn needs_new_container(&self) -> bool {
+        self.nvml_answers.as_ref().is_some_and(Answers::need_new_container)
     }
 }
 
-fn probe_all(root: &HostRoot, options: &ProbeOptions) -> Survey {
+fn probe_all(root: &HostRoot, options: &ProbeOptions, gpus: Probed<Reading<Gpus>>) -> Survey {
     let mut explanation = Explanation::new();
     let inventory = Inventory {
         machine: keep(&mut explanation, Subject::Machine, machine::probe(root)),
@@ -73,7 +113,7 @@ fn probe_all(root: &HostRoot, options: &ProbeOptions) -> Survey {
         swap: keep(&mut explanation, Subject::Swap, memory::probe_swap(root)),
         disks: keep(&mut explanation, Subject::Disks, disk::probe(root, options.count_removable)),
         nics: keep(&mut explanation, Subject::Nics, network::probe(root)),
-        gpus: keep(&mut explanation, Subject::Gpus, gpu::probe(root, &options.nvml_library)),
+        gpus: keep(&mut explanation, Subject::Gpus, gpus),
     };
     Survey { inventory, explanation }
 }
@@ -136,5 +176,6 @@ pub fn rules() -> Vec<(Subject, Rule)> {
     ];
     all.into_iter()
         .flat_map(|(subject, rules)| rules.iter().map(move |&rule| (subject, rule)))
+        .chain(gpu::rules().map(|rule| (Subject::Gpus, rule)))
         .collect()
 }

@@ -72,6 +72,7 @@ pub async fn run(
         watch: Watch::default(),
         told: None,
         identity,
+        ends_for_new_container: config.require_gpus && config.node.host_root != Path::new("/"),
     };
     let address = listener.local_addr().map_err(|source| RunError::Serve { source })?;
     log::info!(
@@ -125,6 +126,9 @@ struct Reporter {
     watch: Watch,
     /// What the last report said.
     told: Option<Inventory>,
+    /// Whether to end where only a new container reaches the GPUs. A host root other than `/` says
+    /// that this is one.
+    ends_for_new_container: bool,
 }
 
 impl Reporter {
@@ -173,6 +177,9 @@ impl Reporter {
         let survey = self.prober.probe().await.map_err(|source| RunError::Probe { source })?;
         self.metrics.probed(&survey.inventory, start.elapsed());
         self.log_probe_failures(&survey.inventory);
+        if self.ends_for_new_container && self.prober.needs_new_container() {
+            return Err(RunError::NewContainer);
+        }
         Ok(survey)
     }
 
@@ -275,4 +282,11 @@ pub enum RunError {
         /// What the runtime said.
         source: JoinError,
     },
+    /// GPUs are required and this container cannot reach them.
+    #[error(
+        "GPUs are required and this container does not reach NVIDIA's driver, which it is given when it \
+         is created: only a new container helps (restart the pod, with the driver installed and the \
+         NVIDIA runtime)"
+    )]
+    NewContainer,
 }

@@ -163,3 +163,21 @@ fn the_agent_exits_with_0_on_sigterm() {
     assert!(rest.iter().any(|line| line.contains("stopping on SIGTERM")), "{rest:#?}");
     assert!(!rest.iter().any(|line| line.contains("hunter2")), "{rest:#?}");
 }
+
+#[test]
+fn the_command_for_nvidias_library_is_the_agents_own() {
+    let help = output(&mut agent(&["--help"]));
+    assert!(!String::from_utf8_lossy(&help.stdout).contains("nvml"), "hidden");
+
+    let ask = |parent: u32| {
+        let parent = parent.to_string();
+        output(&mut agent(&["nvml", "--library", "/nonexistent/nvml.so", "--parent", &parent]))
+    };
+    let answers = ask(std::process::id());
+    assert_eq!(answers.status.code(), Some(0), "{}", stderr(&answers));
+    let text = String::from_utf8_lossy(&answers.stdout);
+    assert!(text.starts_with(r#"{"libraryMissing":{"detail":"/nonexistent/nvml.so"#), "{text}");
+    // One whose agent is gone asks nobody.
+    let orphan = ask(1);
+    assert_eq!((orphan.status.code(), orphan.stdout.len()), (Some(0), 0));
+}

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rollcall_agent::explain;
 use rollcall_agent::health::Watch;
@@ -53,6 +53,8 @@ fn root_of(host: &str) -> HostRoot {
 fn take(host: &str) -> (NodeIdentity, Survey) {
     let options = ProbeOptions {
         nvml_library: PathBuf::from("/nonexistent/libnvidia-ml.so.1"),
+        nvml_timeout: Duration::from_secs(30),
+        nvml_program: PathBuf::from(env!("CARGO_BIN_EXE_rollcall-agent")),
         count_removable: false,
     };
     let name = Some("node-1".parse().expect("a node name"));
@@ -107,8 +109,19 @@ fn every_machine_gives_its_report_and_its_reasons() {
 /// A rule that decides on no saved machine could be anything.
 #[test]
 fn every_rule_decides_somewhere_and_is_documented() {
-    // These take a host of their own to show; their probes' own tests do.
-    const ELSEWHERE: [(Subject, &str); 0] = [];
+    // The probe's own tests show these, with what NVIDIA's library may answer and on kernels and
+    // boards that no saved machine has.
+    const ELSEWHERE: [(Subject, &str); 9] = [
+        (Subject::Gpus, "nvidia-unmatched"),
+        (Subject::Gpus, "nvidia-off-bus"),
+        (Subject::Gpus, "shared-memory"),
+        (Subject::Gpus, "memory-unknown"),
+        (Subject::Gpus, "amd-shared-memory"),
+        (Subject::Gpus, "amd-memory-unreadable"),
+        (Subject::Gpus, "amd-integrated"),
+        (Subject::Gpus, "amd-perhaps-integrated"),
+        (Subject::Gpus, "amd-display"),
+    ];
     let documentation = fs::read_to_string("../docs/counting.md").expect("the documentation");
     let mut used = BTreeSet::new();
     for host in hosts() {

@@ -157,11 +157,13 @@ fn config(
         interval,
         ca_file: None,
         insecure_http: false,
+        require_gpus: false,
         node: NodeConfig {
             node_name: Some("node-1".parse().expect("a name")),
             node_id: None,
             host_root: Path::new("tests/hosts").join(host).join("root"),
             nvml_library: "/nonexistent/libnvidia-ml.so.1".into(),
+            nvml_timeout: SOON,
             count_removable: false,
         },
     }

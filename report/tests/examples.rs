@@ -1,7 +1,11 @@
 //! Frozen reports of every schema version: whatever becomes of the types, these must parse, and say
 //! what they said.
 
-#![expect(clippy::panic, reason = "a test fails by panicking, its helpers too")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
 
 use std::fs;
 use std::path::Path;
@@ -56,105 +60,108 @@ fn a_newer_agents_fields_are_no_mistake() {
     }
 }
 
-#[test]
-fn absurd_reports_are_refused_by_name() {
-    type Edit = fn(&mut serde_json::Value);
-    let cases: [(&str, Edit, &str); 18] = [
-        ("a newer schema", |r| r["schemaVersion"] = 99.into(), "schema version 99 is unknown"),
-        ("schema version 0", |r| r["schemaVersion"] = 0.into(), "schema version 0 is unknown"),
-        ("no CPUs", |r| r["inventory"]["cpu"]["known"]["online"] = 0.into(), "cpu.online is 0"),
-        (
-            "more memory than there is",
-            |r| r["inventory"]["memory"]["known"]["totalBytes"] = u64::MAX.into(),
-            "memory.totalBytes is 18446744073709551615",
-        ),
-        (
-            "no memory",
-            |r| r["inventory"]["memory"]["known"]["totalBytes"] = 0.into(),
-            "memory.totalBytes is 0",
-        ),
-        (
-            "a huge disk",
-            |r| r["inventory"]["disks"]["known"][0]["sizeBytes"]["known"] = (1_u64 << 61).into(),
-            "disks.nvme0n1.sizeBytes",
-        ),
-        (
-            "disks that are huge together",
-            |r| {
-                for disk in 0..2 {
-                    r["inventory"]["disks"]["known"][disk]["sizeBytes"]["known"] =
-                        ((1_u64 << 60) - 1).into();
-                }
-            },
-            "the sum of inventory.disks.sizeBytes",
-        ),
-        (
-            "one disk twice",
-            |r| r["inventory"]["disks"]["known"][1]["name"] = "nvme0n1".into(),
-            "names \"nvme0n1\" twice",
-        ),
-        (
-            "an impossible link",
-            |r| r["inventory"]["nics"]["known"][0]["speedMbps"]["known"] = 10_000_001.into(),
-            "nics.eth0.speedMbps",
-        ),
-        (
-            "one GPU twice",
-            |r| {
-                r["inventory"]["gpus"]["known"]["nvidiaDriver"]["known"]["gpus"][1]["uuid"] =
-                    "GPU-10".into();
-            },
-            "names \"GPU-10\" twice",
-        ),
-        (
-            "a terminal's escape in a model",
-            |r| r["inventory"]["cpu"]["known"]["model"] = "\u{1b}[2J".into(),
-            "cpu.model holds control characters",
-        ),
-        (
-            "a text without end",
-            |r| r["inventory"]["disks"]["known"][0]["model"] = "x".repeat(513).into(),
-            "disks.model is longer than 512 characters",
-        ),
-        (
-            "a terminal's escape in the second reason of a subject",
-            |r| {
-                let disks = &mut r["inventory"]["disks"]["known"];
-                disks[0]["sizeBytes"] = serde_json::json!({"failed": {"reason": "fine"}});
-                disks[1]["sizeBytes"] = serde_json::json!({"failed": {"reason": "\u{1b}[2J"}});
-            },
-            "inventory.disks.sizeBytes.failed.reason holds control characters",
-        ),
-        (
-            "an AMD GPU with the memory of a data centre",
-            |r| {
-                r["inventory"]["gpus"]["known"]["amd"] = serde_json::json!({"known": [{
+type Edit = fn(&mut serde_json::Value);
+
+/// What no machine has, and the words by which it is refused.
+const ABSURD: [(&str, Edit, &str); 18] = [
+    ("a newer schema", |r| r["schemaVersion"] = 99.into(), "schema version 99 is unknown"),
+    ("schema version 0", |r| r["schemaVersion"] = 0.into(), "schema version 0 is unknown"),
+    ("no CPUs", |r| r["inventory"]["cpu"]["known"]["online"] = 0.into(), "cpu.online is 0"),
+    (
+        "more memory than there is",
+        |r| r["inventory"]["memory"]["known"]["totalBytes"] = u64::MAX.into(),
+        "memory.totalBytes is 18446744073709551615",
+    ),
+    (
+        "no memory",
+        |r| r["inventory"]["memory"]["known"]["totalBytes"] = 0.into(),
+        "memory.totalBytes is 0",
+    ),
+    (
+        "a huge disk",
+        |r| r["inventory"]["disks"]["known"][0]["sizeBytes"]["known"] = (1_u64 << 61).into(),
+        "disks.nvme0n1.sizeBytes",
+    ),
+    (
+        "disks that are huge together",
+        |r| {
+            for disk in 0..2 {
+                r["inventory"]["disks"]["known"][disk]["sizeBytes"]["known"] =
+                    ((1_u64 << 60) - 1).into();
+            }
+        },
+        "the sum of inventory.disks.sizeBytes",
+    ),
+    (
+        "one disk twice",
+        |r| r["inventory"]["disks"]["known"][1]["name"] = "nvme0n1".into(),
+        "names \"nvme0n1\" twice",
+    ),
+    (
+        "an impossible link",
+        |r| r["inventory"]["nics"]["known"][0]["speedMbps"]["known"] = 10_000_001.into(),
+        "nics.eth0.speedMbps",
+    ),
+    (
+        "one GPU twice",
+        |r| {
+            r["inventory"]["gpus"]["known"]["nvidiaDriver"]["known"]["gpus"][1]["uuid"] =
+                "GPU-10".into();
+        },
+        "names \"GPU-10\" twice",
+    ),
+    (
+        "a terminal's escape in a model",
+        |r| r["inventory"]["cpu"]["known"]["model"] = "\u{1b}[2J".into(),
+        "cpu.model holds control characters",
+    ),
+    (
+        "a text without end",
+        |r| r["inventory"]["disks"]["known"][0]["model"] = "x".repeat(513).into(),
+        "disks.model is longer than 512 characters",
+    ),
+    (
+        "a terminal's escape in the second reason of a subject",
+        |r| {
+            let disks = &mut r["inventory"]["disks"]["known"];
+            disks[0]["sizeBytes"] = serde_json::json!({"failed": {"reason": "fine"}});
+            disks[1]["sizeBytes"] = serde_json::json!({"failed": {"reason": "\u{1b}[2J"}});
+        },
+        "inventory.disks.sizeBytes.failed.reason holds control characters",
+    ),
+    (
+        "an AMD GPU with the memory of a data centre",
+        |r| {
+            r["inventory"]["gpus"]["known"]["amd"] = serde_json::json!({"known": [{
                     "pciAddress": "0000:c1:00.0", "deviceId": "0x74a1", "model": "MI300X",
                     "memoryBytes": {"known": 1_u64 << 50}}]});
-            },
-            "inventory.gpus.amd.0000:c1:00.0.memoryBytes",
-        ),
-        (
-            "a terminal's escape in a lost GPU",
-            |r| r["inventory"]["gpus"]["known"]["lost"] = serde_json::json!(["\u{1b}[2J"]),
-            "inventory.gpus.lost holds control characters",
-        ),
-        (
-            "a rule without a name",
-            |r| {
-                r["passedOver"] = serde_json::json!([
+        },
+        "inventory.gpus.amd.0000:c1:00.0.memoryBytes",
+    ),
+    (
+        "a terminal's escape in a lost GPU",
+        |r| r["inventory"]["gpus"]["known"]["lost"] = serde_json::json!(["\u{1b}[2J"]),
+        "inventory.gpus.lost holds control characters",
+    ),
+    (
+        "a rule without a name",
+        |r| {
+            r["passedOver"] = serde_json::json!([
                     {"subject": "disks", "rule": "", "count": 1, "examples": []}]);
-            },
-            "passedOver.rule is empty",
-        ),
-        (
-            "a boot without a name",
-            |r| r["inventory"]["machine"]["known"]["bootId"] = "".into(),
-            "inventory.machine.bootId is empty",
-        ),
-        ("an empty version", |r| r["agent"]["version"] = "".into(), "agent.version is empty"),
-    ];
-    for (what, edit, expected) in cases {
+        },
+        "passedOver.rule is empty",
+    ),
+    (
+        "a boot without a name",
+        |r| r["inventory"]["machine"]["known"]["bootId"] = "".into(),
+        "inventory.machine.bootId is empty",
+    ),
+    ("an empty version", |r| r["agent"]["version"] = "".into(), "agent.version is empty"),
+];
+
+#[test]
+fn absurd_reports_are_refused_by_name() {
+    for (what, edit, expected) in ABSURD {
         let mut value: serde_json::Value = serde_json::from_str(&example(1)).expect("JSON");
         edit(&mut value);
         let report: NodeReport = serde_json::from_value(value).expect(what);

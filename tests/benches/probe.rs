@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rollcall_agent::host::HostRoot;
 use rollcall_agent::probe::{ProbeOptions, Prober};
+use rollcall_tests::process::program;
 
 const ROUNDS: usize = 200;
 
@@ -37,6 +38,8 @@ fn bench() -> Result<(), Box<dyn std::error::Error>> {
     for (name, root) in roots {
         let options = ProbeOptions {
             nvml_library: "/nonexistent/libnvidia-ml.so.1".into(),
+            nvml_timeout: Duration::from_secs(10),
+            nvml_program: program("rollcall-agent"),
             count_removable: false,
         };
         let mut prober = Prober::new(HostRoot::open(root)?, options);

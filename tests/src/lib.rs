@@ -3,4 +3,5 @@
 
 pub mod aios;
 pub mod bed;
+pub mod machine;
 pub mod process;

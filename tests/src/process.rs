@@ -191,6 +191,11 @@ impl Daemon {
         status.unwrap_or_else(|error| panic!("{} cannot be waited for: {error}", self.name))
     }
 
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The last lines, for error messages.
     pub fn tail(&self) -> String {
         let lines = self.lines();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use rollcall_tests::bed::run;
+use rollcall_tests::machine::{Function, Machine, driver, h100};
 use rollcall_tests::process::{nvml_standin, program};
 use serde_json::{Value, json};
 
@@ -14,24 +15,16 @@ fn tree(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// A report of a machine that was saved as files, with a script for the NVML stand-in or no library.
-fn probe(host: &str, script: Option<&Value>) -> Vec<u8> {
+/// A report of a machine that was saved as files, without NVIDIA's library.
+fn probe(host: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut command = Command::new(program("rollcall-agent"));
-    command
+    let output = Command::new(program("rollcall-agent"))
         .args(["probe", "--node-name", host, "--host-root"])
-        .arg(tree("agent/tests/hosts").join(host).join("root"));
-    match script {
-        Some(script) => {
-            let path = folder.path().join("nvml.json");
-            std::fs::write(&path, script.to_string()).expect("written");
-            command.arg("--nvml-library").arg(nvml_standin()).env("ROLLCALL_NVML_STANDIN", path);
-        }
-        None => {
-            command.arg("--nvml-library").arg(folder.path().join("libnvidia-ml.so.1"));
-        }
-    }
-    let output = command.output().expect("the agent runs");
+        .arg(tree("agent/tests/hosts").join(host).join("root"))
+        .arg("--nvml-library")
+        .arg(folder.path().join("libnvidia-ml.so.1"))
+        .output()
+        .expect("the agent runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
@@ -51,7 +44,7 @@ fn document(report: &[u8]) -> (Value, String) {
 /// The rich machine's numbers, counted by hand from the list in its note.
 #[test]
 fn a_rich_machine() {
-    let (document, said) = document(&probe("rich-server", None));
+    let (document, said) = document(&probe("rich-server"));
     let expected_path = tree("tests/tests/golden/rich-server.json");
     expectorate::assert_contents(
         expected_path,
@@ -83,11 +76,11 @@ fn a_rich_machine() {
 
 #[test]
 fn no_gpu_no_driver_and_a_driver_are_three_answers() {
-    let (without, _) = document(&probe("rich-server", None));
+    let (without, _) = document(&probe("rich-server"));
     assert_eq!(without["gpus"], json!({"count": 0, "memory": 0}), "a healthy 0");
 
     // GPUs without a driver: their capacity is not known, and not 0.
-    let report = probe("gpu-without-driver", None);
+    let report = probe("gpu-without-driver");
     let refused = assemble(&report, &[]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");
@@ -98,19 +91,17 @@ fn no_gpu_no_driver_and_a_driver_are_three_answers() {
     let empty: Value = serde_json::from_slice(&left_out.stdout).expect("a document");
     assert_eq!(empty["nodes"]["count"], 0);
 
-    let gpu = |index: u32| {
-        json!({
-            "name": "NVIDIA H100 80GB HBM3",
-            "uuid": format!("GPU-{index}"),
-            "memoryBytes": 85_520_809_984_u64,
-            "computeCapability": [9, 0],
-            "pciAddress": format!("0000:{index}7:00.0"),
-        })
+    let addresses = ["0000:17:00.0", "0000:65:00.0"];
+    let machine = Machine::new();
+    for address in addresses {
+        machine.add(Function::h100(address));
+    }
+    let probe_with = |script: &Value| {
+        machine.nvml(script);
+        machine.probe_with(&nvml_standin(), &["--node-name", "gpu-1"]).stdout
     };
-    let driver = json!({
-        "driverVersion": "580.159.04", "cudaVersion": 13000, "gpus": [gpu(1), gpu(2)],
-    });
-    let (with, _) = document(&probe("gpu-without-driver", Some(&driver)));
+    let driver = driver(&addresses.map(h100));
+    let (with, _) = document(&probe_with(&driver));
     assert_eq!(with["gpus"], json!({"count": 2, "memory": 2 * 81_559}));
     let node = &with["nodes"]["nodeData"][0]["gpus"];
     assert_eq!(node["modelNames"], json!(["NVIDIA H100 80GB HBM3"]));
@@ -118,12 +109,12 @@ fn no_gpu_no_driver_and_a_driver_are_three_answers() {
 
     let mut lost = driver.clone();
     lost["gpus"][1]["handleError"] = 15.into();
-    let (one, said) = document(&probe("gpu-without-driver", Some(&lost)));
+    let (one, said) = document(&probe_with(&lost));
     assert_eq!(one["gpus"], json!({"count": 1, "memory": 81_559}));
     assert!(said.contains("1 of 2 NVIDIA GPUs do not answer"), "{said}");
 
     for (code, words) in [(9, "driver"), (18, "version")] {
-        let failing = probe("gpu-without-driver", Some(&json!({"init": code})));
+        let failing = probe_with(&json!({"init": code}));
         let refused = assemble(&failing, &[]);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert_eq!(refused.status.code(), Some(1), "{said}");

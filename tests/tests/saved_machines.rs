@@ -31,6 +31,7 @@ use rollcall_aggregator::digest::Digest;
 use rollcall_aggregator::document::{Incomplete, NodeData, Source};
 use rollcall_aggregator::roll::Roll;
 use rollcall_report::NodeReport;
+use rollcall_tests::process::program;
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -131,6 +132,8 @@ static MACHINES: LazyLock<Vec<Machine>> = LazyLock::new(|| {
 fn take(host: HostRoot) -> NodeReport {
     let options = ProbeOptions {
         nvml_library: PathBuf::from("/nonexistent/libnvidia-ml.so.1"),
+        nvml_timeout: Duration::from_secs(30),
+        nvml_program: program("rollcall-agent"),
         count_removable: false,
     };
     let name = Some("node-1".parse().expect("a node name"));

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
+use crate::probe::nvml_answers::Answers;
+
 /// What the files of a saved machine cannot say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,7 +28,7 @@ pub struct Manifest {
     pub errors: BTreeMap<PathBuf, i32>,
     /// What NVIDIA's library answered; `None` where it was not asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nvml: Option<serde_json::Value>,
+    pub nvml: Option<Answers>,
 }
 
 impl Manifest {
@@ -37,7 +39,7 @@ impl Manifest {
     pub const FILE: &str = "/rollcall-capture.json";
 
     /// The manifest of a capture made now.
-    pub fn new(count_removable: bool, nvml: Option<serde_json::Value>) -> Self {
+    pub fn new(count_removable: bool, nvml: Option<Answers>) -> Self {
         Self {
             format: Self::FORMAT,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use regex_lite::{Captures, Regex};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::host::HostRoot;
 
@@ -67,6 +69,18 @@ impl Scrubber {
         } else {
             self.text(text)
         }
+    }
+
+    /// A value without names.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written as JSON and read again.
+    pub fn json<T: Serialize + DeserializeOwned>(
+        &mut self,
+        value: &T,
+    ) -> Result<T, serde_json::Error> {
+        serde_json::from_str(&self.text(&serde_json::to_string(value)?))
     }
 
     /// A path or a link's target without names.

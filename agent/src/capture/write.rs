@@ -18,9 +18,9 @@ use super::{Capture, Manifest, Saved};
 ///
 /// When the path is taken or cannot be written; what is there already is left as it is.
 pub fn write(capture: &Capture, path: &Path) -> Result<(), WriteError> {
-    let failed = |source| WriteError { path: path.to_owned(), source };
+    let failed = |source: io::Error| WriteError::of(path, source);
     let manifest = serde_json::to_string_pretty(&capture.manifest)
-        .map_err(|source| failed(source.into()))?
+        .map_err(|source| WriteError::of(path, source))?
         + "\n";
     let is_archive = path.to_str().is_some_and(|name| name.ends_with(".tar.gz"));
     if is_archive {
@@ -99,4 +99,11 @@ fn entries(capture: &Capture, manifest: &str, file: File) -> io::Result<()> {
 pub struct WriteError {
     path: PathBuf,
     source: io::Error,
+}
+
+impl WriteError {
+    /// What kept the capture from being written there.
+    pub fn of(path: &Path, source: impl Into<io::Error>) -> Self {
+        Self { path: path.to_owned(), source: source.into() }
+    }
 }

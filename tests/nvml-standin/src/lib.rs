@@ -7,13 +7,14 @@
 #![expect(unsafe_code, reason = "a C library hands out and takes raw pointers")]
 
 mod script;
+mod trouble;
 
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nvml_wrapper_sys::bindings::{
-    nvmlDevice_t, nvmlMemory_t, nvmlMemory_v2_t, nvmlPciInfo_t,
+    nvmlDevice_t, nvmlEnableState_t, nvmlMemory_t, nvmlMemory_v2_t, nvmlPciInfo_t,
     nvmlReturn_enum_NVML_ERROR_ARGUMENT_VERSION_MISMATCH as ARGUMENT_VERSION_MISMATCH,
     nvmlReturn_enum_NVML_ERROR_DRIVER_NOT_LOADED as DRIVER_NOT_LOADED,
     nvmlReturn_enum_NVML_ERROR_GPU_IS_LOST as GPU_IS_LOST,
@@ -22,6 +23,7 @@ use nvml_wrapper_sys::bindings::{
     nvmlReturn_enum_NVML_ERROR_LIB_RM_VERSION_MISMATCH as LIB_RM_VERSION_MISMATCH,
     nvmlReturn_enum_NVML_ERROR_LIBRARY_NOT_FOUND as LIBRARY_NOT_FOUND,
     nvmlReturn_enum_NVML_ERROR_NO_PERMISSION as NO_PERMISSION,
+    nvmlReturn_enum_NVML_ERROR_NOT_FOUND as NOT_FOUND,
     nvmlReturn_enum_NVML_ERROR_NOT_SUPPORTED as NOT_SUPPORTED,
     nvmlReturn_enum_NVML_ERROR_OPERATING_SYSTEM as OPERATING_SYSTEM,
     nvmlReturn_enum_NVML_ERROR_RESET_REQUIRED as RESET_REQUIRED,
@@ -30,7 +32,7 @@ use nvml_wrapper_sys::bindings::{
     nvmlReturn_t,
 };
 
-use script::{Gpu, PciAddress, Script};
+use script::{Gpu, MigDevice, PciAddress, Script};
 
 /// The library's state: how often it is initialised, and what it was told at the last time.
 static LIBRARY: Mutex<Library> = Mutex::new(Library { users: 0, script: None });
@@ -51,26 +53,71 @@ fn code(result: Result<(), Failed>) -> nvmlReturn_t {
     result.err().unwrap_or(SUCCESS)
 }
 
-/// Reads something of the script of an initialised library.
-fn with_script<T>(read: impl FnOnce(&Script) -> Result<T, Failed>) -> Result<T, Failed> {
-    library().script.as_ref().ok_or(UNINITIALIZED).and_then(read)
+/// Answers a call by the script of an initialised library, unless it says that the call fails.
+fn with_script<T>(
+    call: &str,
+    read: impl FnOnce(&Script) -> Result<T, Failed>,
+) -> Result<T, Failed> {
+    // The lock is not held by a call that hangs.
+    let script = library().script.clone().ok_or(UNINITIALIZED)?;
+    trouble::make(call, &script);
+    script.errors.get(call).map_or(Ok(()), |error| Err(*error))?;
+    read(&script)
 }
 
-/// Reads something of the GPU behind a handle.
+/// What a handle stands for.
+enum Handle<'a> {
+    Gpu(&'a Gpu),
+    Instance(&'a MigDevice),
+}
+
+/// Answers a call about the GPU behind a handle.
 fn with_gpu<T>(
+    call: &str,
     device: nvmlDevice_t,
     read: impl FnOnce(&Gpu) -> Result<T, Failed>,
 ) -> Result<T, Failed> {
-    with_script(|script| {
-        // The opposite of what `handle` does.
-        let index = device.addr().checked_sub(1).ok_or(INVALID_ARGUMENT)?;
-        read(script.gpus.get(index).ok_or(INVALID_ARGUMENT)?)
+    with_device(call, device, |handle| match handle {
+        Handle::Gpu(gpu) => read(gpu),
+        Handle::Instance(_) => Err(INVALID_ARGUMENT),
     })
 }
+
+/// Answers a call about the GPU or the instance behind a handle.
+fn with_device<T>(
+    call: &str,
+    device: nvmlDevice_t,
+    read: impl FnOnce(Handle<'_>) -> Result<T, Failed>,
+) -> Result<T, Failed> {
+    with_script(call, |script| {
+        let gpu = script.gpus.get(gpu_index(device)?).ok_or(INVALID_ARGUMENT)?;
+        gpu.errors.get(call).map_or(Ok(()), |error| Err(*error))?;
+        match (device.addr() / PLACES).checked_sub(1) {
+            None => read(Handle::Gpu(gpu)),
+            Some(place) => {
+                let instance = gpu.mig_devices.get(place).and_then(Option::as_ref);
+                read(Handle::Instance(instance.ok_or(INVALID_ARGUMENT)?))
+            }
+        }
+    })
+}
+
+/// How many GPUs a handle has room for.
+const PLACES: usize = 1 << 16;
 
 /// A handle is a number one above the index, never a place in memory.
 fn handle(index: usize) -> nvmlDevice_t {
     ptr::without_provenance_mut(index + 1)
+}
+
+/// The handle of an instance: that of its GPU, and a number one above the place further up.
+fn instance_handle(gpu: nvmlDevice_t, place: usize) -> nvmlDevice_t {
+    ptr::without_provenance_mut(gpu.addr() + (place + 1) * PLACES)
+}
+
+/// The opposite of what [`handle`] does.
+fn gpu_index(device: nvmlDevice_t) -> Result<usize, Failed> {
+    (device.addr() % PLACES).checked_sub(1).ok_or(INVALID_ARGUMENT)
 }
 
 /// Writes to where the caller said.
@@ -121,6 +168,7 @@ pub extern "C" fn nvmlInit_v2() -> nvmlReturn_t {
             return UNKNOWN;
         }
     };
+    trouble::make("nvmlInit_v2", &script);
     if script.init != SUCCESS {
         return script.init;
     }
@@ -157,6 +205,7 @@ pub extern "C" fn nvmlErrorString(result: nvmlReturn_t) -> *const c_char {
         INVALID_ARGUMENT => c"Invalid Argument",
         NOT_SUPPORTED => c"Not Supported",
         NO_PERMISSION => c"Insufficient Permissions",
+        NOT_FOUND => c"Not Found",
         INSUFFICIENT_SIZE => c"Insufficient Size",
         DRIVER_NOT_LOADED => c"Driver Not Loaded",
         LIBRARY_NOT_FOUND => c"NVML Shared Library Not Found",
@@ -180,7 +229,7 @@ pub unsafe extern "C" fn nvmlSystemGetDriverVersion(
     version: *mut c_char,
     length: c_uint,
 ) -> nvmlReturn_t {
-    code(with_script(|script| {
+    code(with_script("nvmlSystemGetDriverVersion", |script| {
         let text = script.driver_version.as_deref().ok_or(NOT_SUPPORTED)?;
         // SAFETY: as this function's own.
         unsafe { give_text(version, length, text) }
@@ -194,7 +243,7 @@ pub unsafe extern "C" fn nvmlSystemGetDriverVersion(
 /// `version` is null or valid for writing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlSystemGetCudaDriverVersion_v2(version: *mut c_int) -> nvmlReturn_t {
-    code(with_script(|script| {
+    code(with_script("nvmlSystemGetCudaDriverVersion_v2", |script| {
         let number = script.cuda_version.ok_or(LIBRARY_NOT_FOUND)?;
         // SAFETY: as this function's own.
         unsafe { give(version, number) }
@@ -208,7 +257,7 @@ pub unsafe extern "C" fn nvmlSystemGetCudaDriverVersion_v2(version: *mut c_int) 
 /// `count` is null or valid for writing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetCount_v2(count: *mut c_uint) -> nvmlReturn_t {
-    code(with_script(|script| {
+    code(with_script("nvmlDeviceGetCount_v2", |script| {
         let number = c_uint::try_from(script.gpus.len()).unwrap_or(c_uint::MAX);
         // SAFETY: as this function's own.
         unsafe { give(count, number) }
@@ -225,9 +274,10 @@ pub unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(
     index: c_uint,
     device: *mut nvmlDevice_t,
 ) -> nvmlReturn_t {
-    code(with_script(|script| {
+    code(with_script("nvmlDeviceGetHandleByIndex_v2", |script| {
         let index = usize::try_from(index).unwrap_or(usize::MAX);
         let gpu = script.gpus.get(index).ok_or(INVALID_ARGUMENT)?;
+        gpu.errors.get("nvmlDeviceGetHandleByIndex_v2").map_or(Ok(()), |error| Err(*error))?;
         match gpu.handle_error {
             Some(error) => Err(error),
             // SAFETY: as this function's own.
@@ -247,8 +297,14 @@ pub unsafe extern "C" fn nvmlDeviceGetName(
     name: *mut c_char,
     length: c_uint,
 ) -> nvmlReturn_t {
-    // SAFETY: as this function's own.
-    code(with_gpu(device, |gpu| unsafe { give_text(name, length, &gpu.name) }))
+    code(with_device("nvmlDeviceGetName", device, |handle| {
+        let text = match handle {
+            Handle::Gpu(gpu) => &gpu.name,
+            Handle::Instance(instance) => &instance.name,
+        };
+        // SAFETY: as this function's own.
+        unsafe { give_text(name, length, text) }
+    }))
 }
 
 /// A GPU's own identity.
@@ -262,7 +318,7 @@ pub unsafe extern "C" fn nvmlDeviceGetUUID(
     uuid: *mut c_char,
     length: c_uint,
 ) -> nvmlReturn_t {
-    code(with_gpu(device, |gpu| {
+    code(with_gpu("nvmlDeviceGetUUID", device, |gpu| {
         let text = gpu.uuid.as_deref().ok_or(NOT_SUPPORTED)?;
         // SAFETY: as this function's own.
         unsafe { give_text(uuid, length, text) }
@@ -279,8 +335,8 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo(
     device: nvmlDevice_t,
     memory: *mut nvmlMemory_t,
 ) -> nvmlReturn_t {
-    code(with_gpu(device, |gpu| {
-        let total = total_bytes(gpu)?;
+    code(with_device("nvmlDeviceGetMemoryInfo", device, |handle| {
+        let total = total_bytes(&handle)?;
         // SAFETY: as this function's own.
         unsafe { give(memory, nvmlMemory_t { total, free: total, used: 0 }) }
     }))
@@ -296,22 +352,25 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(
     device: nvmlDevice_t,
     memory: *mut nvmlMemory_v2_t,
 ) -> nvmlReturn_t {
-    code(with_gpu(device, |gpu| {
+    code(with_device("nvmlDeviceGetMemoryInfo_v2", device, |handle| {
         // SAFETY: as this function's own.
         let version = unsafe { memory.as_ref() }.ok_or(INVALID_ARGUMENT)?.version;
         // NVML_STRUCT_VERSION(Memory, 2) of nvml.h.
         if usize::try_from(version) != Ok(size_of::<nvmlMemory_v2_t>() | 2 << 24) {
             return Err(ARGUMENT_VERSION_MISMATCH);
         }
-        let total = total_bytes(gpu)?;
+        let total = total_bytes(&handle)?;
         let info = nvmlMemory_v2_t { version, total, reserved: 0, free: total, used: 0 };
         // SAFETY: as this function's own.
         unsafe { give(memory, info) }
     }))
 }
 
-fn total_bytes(gpu: &Gpu) -> Result<u64, Failed> {
-    gpu.memory_error.map_or_else(|| gpu.memory_bytes.ok_or(NOT_SUPPORTED), Err)
+fn total_bytes(handle: &Handle<'_>) -> Result<u64, Failed> {
+    match handle {
+        Handle::Gpu(gpu) => gpu.memory_error.map_or(gpu.memory_bytes.ok_or(NOT_SUPPORTED), Err),
+        Handle::Instance(instance) => instance.memory_bytes.ok_or(NOT_SUPPORTED),
+    }
 }
 
 /// A GPU's compute capability.
@@ -325,7 +384,7 @@ pub unsafe extern "C" fn nvmlDeviceGetCudaComputeCapability(
     major: *mut c_int,
     minor: *mut c_int,
 ) -> nvmlReturn_t {
-    code(with_gpu(device, |gpu| {
+    code(with_gpu("nvmlDeviceGetCudaComputeCapability", device, |gpu| {
         let (first, second) = gpu.compute_capability.ok_or(NOT_SUPPORTED)?;
         // SAFETY: as this function's own.
         unsafe {
@@ -345,7 +404,7 @@ pub unsafe extern "C" fn nvmlDeviceGetPciInfo_v3(
     device: nvmlDevice_t,
     pci: *mut nvmlPciInfo_t,
 ) -> nvmlReturn_t {
-    code(with_gpu(device, |gpu| {
+    code(with_gpu("nvmlDeviceGetPciInfo_v3", device, |gpu| {
         let PciAddress { domain, bus, device, function } =
             gpu.pci_address.clone().ok_or(NOT_SUPPORTED)?;
         let info = nvmlPciInfo_t {
@@ -359,6 +418,85 @@ pub unsafe extern "C" fn nvmlDeviceGetPciInfo_v3(
         };
         // SAFETY: as this function's own.
         unsafe { give(pci, info) }
+    }))
+}
+
+/// Whether a GPU is divided into instances, and whether it will be.
+///
+/// # Safety
+///
+/// `current` and `pending` are null or valid for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetMigMode(
+    device: nvmlDevice_t,
+    current: *mut c_uint,
+    pending: *mut c_uint,
+) -> nvmlReturn_t {
+    code(with_gpu("nvmlDeviceGetMigMode", device, |gpu| {
+        let mode = c_uint::from(gpu.mig_mode.ok_or(NOT_SUPPORTED)?);
+        // SAFETY: as this function's own.
+        unsafe {
+            give(current, mode)?;
+            give(pending, mode)
+        }
+    }))
+}
+
+/// How many places for instances a GPU has.
+///
+/// # Safety
+///
+/// `count` is null or valid for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetMaxMigDeviceCount(
+    device: nvmlDevice_t,
+    count: *mut c_uint,
+) -> nvmlReturn_t {
+    code(with_gpu("nvmlDeviceGetMaxMigDeviceCount", device, |gpu| {
+        let places = c_uint::try_from(gpu.mig_devices.len()).unwrap_or(c_uint::MAX);
+        // SAFETY: as this function's own.
+        unsafe { give(count, places) }
+    }))
+}
+
+/// The handle of an instance.
+///
+/// # Safety
+///
+/// `instance` is null or valid for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetMigDeviceHandleByIndex(
+    device: nvmlDevice_t,
+    index: c_uint,
+    instance: *mut nvmlDevice_t,
+) -> nvmlReturn_t {
+    code(with_gpu("nvmlDeviceGetMigDeviceHandleByIndex", device, |gpu| {
+        let place = usize::try_from(index).unwrap_or(usize::MAX);
+        gpu.mig_devices.get(place).ok_or(INVALID_ARGUMENT)?.as_ref().ok_or(NOT_FOUND)?;
+        // SAFETY: as this function's own.
+        unsafe { give(instance, instance_handle(device, place)) }
+    }))
+}
+
+/// Whether a link to another GPU or a switch is active.
+///
+/// # Safety
+///
+/// `is_active` is null or valid for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetNvLinkState(
+    device: nvmlDevice_t,
+    link: c_uint,
+    is_active: *mut nvmlEnableState_t,
+) -> nvmlReturn_t {
+    code(with_gpu("nvmlDeviceGetNvLinkState", device, |gpu| {
+        if gpu.nvlinks.is_empty() {
+            return Err(NOT_SUPPORTED);
+        }
+        let link = usize::try_from(link).unwrap_or(usize::MAX);
+        let state = *gpu.nvlinks.get(link).ok_or(INVALID_ARGUMENT)?;
+        // SAFETY: as this function's own.
+        unsafe { give(is_active, nvmlEnableState_t::from(state)) }
     }))
 }
 

@@ -1,7 +1,9 @@
 //! The file that says which hardware there is and what fails.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -22,6 +24,34 @@ pub(crate) struct Script {
     /// In the order of their indices.
     #[serde(default)]
     pub(crate) gpus: Vec<Gpu>,
+    /// What calls of the driver as a whole fail with, by their names: `nvmlDeviceGetCount_v2`.
+    #[serde(default)]
+    pub(crate) errors: BTreeMap<String, u32>,
+    /// A call that does not come back as it should.
+    pub(crate) trouble: Option<Trouble>,
+}
+
+/// A call that does not come back as it should.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Trouble {
+    /// Its name, for example `nvmlInit_v2`.
+    pub(crate) call: String,
+    /// What becomes of it.
+    pub(crate) what: What,
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub(crate) enum What {
+    /// It sleeps for ever, and can be killed.
+    Hangs,
+    /// It sleeps for ever, and its process outlives SIGKILL until there is such a file, as one that
+    /// hangs in a driver does.
+    OutlivesSigkill { until: PathBuf },
+    /// The process gets this signal.
+    Crashes { signal: i32 },
 }
 
 /// A GPU. What it has not is not supported on it.
@@ -45,6 +75,27 @@ pub(crate) struct Gpu {
     pub(crate) handle_error: Option<u32>,
     /// What asking for its memory fails with.
     pub(crate) memory_error: Option<u32>,
+    /// What other calls fail with, by their names: `nvmlDeviceGetUUID`.
+    #[serde(default)]
+    pub(crate) errors: BTreeMap<String, u32>,
+    /// Whether it is divided into instances; without it, it cannot be.
+    pub(crate) mig_mode: Option<bool>,
+    /// Its places for instances, of which some may be empty.
+    #[serde(default)]
+    pub(crate) mig_devices: Vec<Option<MigDevice>>,
+    /// Its links to other GPUs or switches, and which of them are active.
+    #[serde(default)]
+    pub(crate) nvlinks: Vec<bool>,
+}
+
+/// An instance of a divided GPU.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct MigDevice {
+    /// The driver's name for it.
+    pub(crate) name: String,
+    /// Its memory in bytes.
+    pub(crate) memory_bytes: Option<u64>,
 }
 
 const fn h100() -> u32 {

@@ -2,8 +2,10 @@
 //!
 //! One test: the script is named by the environment, which the whole process shares.
 #![expect(unsafe_code, reason = "the environment is set, and a C function called")]
+#![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::fs;
+use std::path::Path;
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
@@ -76,6 +78,47 @@ fn what_nvml_wrapper_reads() {
     assert_eq!(text.to_str(), Ok("GPU is lost"));
     nvml.shutdown().expect("shuts down");
 
+    divided_and_linked(&script, &init);
+
     fs::write(&script, r#"{ "gpu": [] }"#).expect("written");
     assert!(matches!(init(), Err(NvmlError::Unknown)), "a misspelt field");
+}
+
+/// Instances, links, and errors of single calls.
+fn divided_and_linked(script: &Path, init: &dyn Fn() -> Result<Nvml, NvmlError>) {
+    let gpus = r#"{
+        "errors": { "nvmlSystemGetDriverVersion": 4 },
+        "gpus": [
+            { "name": "divided", "memoryBytes": 80, "migMode": true, "nvlinks": [true, false],
+              "migDevices": [null, { "name": "part", "memoryBytes": 10 }, { "name": "secret" }] },
+            { "name": "whole", "migMode": false, "errors": { "nvmlDeviceGetUUID": 999 } },
+            { "name": "old" }
+        ]
+    }"#;
+    fs::write(script, gpus).expect("written");
+    let nvml = init().expect("initialises");
+    assert!(matches!(nvml.sys_driver_version(), Err(NvmlError::NoPermission)));
+
+    let divided = nvml.device_by_index(0).expect("answers");
+    assert_eq!(divided.mig_mode().expect("told").current, 1);
+    assert_eq!(divided.mig_device_count().expect("told"), 3, "places");
+    assert!(matches!(divided.mig_device_by_index(0), Err(NvmlError::NotFound)));
+    assert!(matches!(divided.mig_device_by_index(3), Err(NvmlError::InvalidArg)));
+    let part = divided.mig_device_by_index(1).expect("an instance");
+    assert_eq!(part.name().expect("told"), "part");
+    assert_eq!(part.memory_info().expect("told").total, 10);
+    assert!(matches!(part.mig_mode(), Err(NvmlError::InvalidArg)), "of GPUs alone");
+    let secret = divided.mig_device_by_index(2).expect("an instance");
+    assert!(matches!(secret.memory_info(), Err(NvmlError::NotSupported)));
+    assert!(divided.link_wrapper_for(0).is_active().expect("told"));
+    assert!(!divided.link_wrapper_for(1).is_active().expect("told"));
+    assert!(matches!(divided.link_wrapper_for(2).is_active(), Err(NvmlError::InvalidArg)));
+
+    let whole = nvml.device_by_index(1).expect("answers");
+    assert_eq!(whole.mig_mode().expect("told").current, 0);
+    assert!(matches!(whole.uuid(), Err(NvmlError::Unknown)));
+    let old = nvml.device_by_index(2).expect("answers");
+    assert!(matches!(old.mig_mode(), Err(NvmlError::NotSupported)));
+    assert!(matches!(old.link_wrapper_for(0).is_active(), Err(NvmlError::NotSupported)));
+    nvml.shutdown().expect("shuts down");
 }
