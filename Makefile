@@ -5,6 +5,8 @@ CARGO ?= cargo
 TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rollcall/tools
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+# How many cases of each property `make soak` tries.
+SOAK_CASES ?= 20000
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help
@@ -27,9 +29,17 @@ test: prerequisites ## Passes all tests that need no cluster.
 	tests/units.sh
 
 .PHONY: soak
-soak: prerequisites ## Tests that take minutes: an NVIDIA driver that hangs, 20 cycles long.
+soak: prerequisites ## Tests that take long: a driver that hangs for 20 cycles, each property over many cases.
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked -p rollcall-tests --test nvml_hang -- --ignored --nocapture
+	PROPTEST_CASES=$(SOAK_CASES) $(CARGO) test --locked --workspace --lib
+	PROPTEST_CASES=$(SOAK_CASES) $(CARGO) test --locked -p rollcall-aggregator --test truth --test document --test plan
+	PROPTEST_CASES=$$(($(SOAK_CASES) / 10)) $(CARGO) test --locked -p rollcall-tests --test saved_machines
+
+.PHONY: bench
+bench: prerequisites ## How long a probe takes, here and on every saved machine, and what it needs of memory.
+	$(CARGO) build --locked --release -p rollcall-agent
+	$(CARGO) bench --locked -p rollcall-tests --bench probe
 
 .PHONY: lint
 lint: prerequisites $(CARGO_DENY) ## Formatting, clippy, documentation, licences and sources of dependencies.
