@@ -287,8 +287,14 @@ fn restarted(entry: &Entry, now: Timestamp) -> Roll {
     Roll::restore(vec![serde_json::from_str(&text).expect("readable")], now)
 }
 
+/// More of them by `PROPTEST_CASES`, as `make soak` has it.
+fn cases() -> u32 {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    asked.unwrap_or(1000)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_known_stands_and_what_is_lost_counts_for_its_hold_down(
