@@ -41,6 +41,29 @@ fn version_1_says_what_it_said() {
     assert_eq!(written, read, "reading and writing loses nothing");
 }
 
+/// Fields that came later in version 1: a reader without them takes the report, too.
+#[test]
+fn what_was_added_to_version_1_says_what_it_said() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/v1-health.json");
+    let text = fs::read_to_string(path).expect("the example");
+    let report: NodeReport = serde_json::from_str(&text).expect("parses");
+    report.check().expect("plausible");
+    let written = serde_json::to_value(&report).expect("JSON");
+    let read: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(written, read, "reading and writing loses nothing");
+    let gpus = report.inventory.gpus.known().expect("GPUs");
+    assert_eq!(gpus.lost, ["0000:65:00.0"]);
+    assert_eq!(gpus.amd.known().map(Vec::len), Some(2));
+    let nvidia = &gpus.nvidia_driver.known().expect("a driver").gpus;
+    assert_eq!(nvidia[0].mig.as_ref().map(Vec::len), Some(4));
+    assert_eq!(nvidia[0].active_nvlinks, None);
+    assert_eq!(nvidia[2].active_nvlinks, Some(12));
+    let health = report.health.expect("health");
+    assert_eq!(health.failing_since.get(&Subject::Gpus), Some(&1_795_252_900));
+    assert_eq!(health.unknown_speeds, ["eth0"]);
+    assert!(report.passed_over.iter().any(|it| it.rule == "display-adapter" && it.count == 1));
+}
+
 #[test]
 fn a_newer_agents_fields_are_no_mistake() {
     let newer = example(1).replacen("\"schemaVersion\"", "\"notes\": [1], \"schemaVersion\"", 1);
