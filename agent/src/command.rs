@@ -45,6 +45,8 @@ pub fn execute(command: Command) -> Result<(), CommandError> {
 fn runtime() -> Result<Runtime, CommandError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // One for the probe, one for the name of the aggregator.
+        .max_blocking_threads(2)
         .build()
         .map_err(|source| CommandError::Runtime { source })
 }

@@ -130,7 +130,9 @@ pub enum SenderError {
         source: ClientError,
     },
     /// The HTTP client cannot be built.
-    #[error("no HTTP client can be built")]
+    #[error(
+        "no HTTP client can be built: install the system's CA certificates (ca-certificates), or name the aggregator's CA with --ca-file"
+    )]
     Client {
         /// What the HTTP library said.
         source: reqwest::Error,

@@ -23,7 +23,7 @@ pub fn install_crypto_provider() {
 ///
 /// The client is for `url` alone: with plain HTTP to this machine no proxy of the environment is
 /// used, for what it carries must not leave the machine. With `ca_file` that CA alone is trusted,
-/// else the system's.
+/// else the system's; plain HTTP needs none, and a machine may have none.
 ///
 /// # Errors
 ///
@@ -40,7 +40,10 @@ pub fn client_builder(
     if url.scheme() == "http" && is_confidential(url) {
         builder = builder.no_proxy();
     }
-    let Some(path) = ca_file else { return Ok(builder) };
+    let Some(path) = ca_file else {
+        let needs_none = url.scheme() == "http";
+        return Ok(if needs_none { builder.tls_certs_only([]) } else { builder });
+    };
     let pem = fs::read(path)
         .map_err(|source| ClientError::CaUnreadable { path: path.to_owned(), source })?;
     let certificates = reqwest::Certificate::from_pem_bundle(&pem)
