@@ -44,6 +44,7 @@ impl Capture {
     ) -> Self {
         let mut files = BTreeMap::new();
         let mut errors = BTreeMap::new();
+        let mut unreachable = BTreeMap::new();
         for (path, what) in record {
             let inside = scrubber.path(path);
             let saved = match what {
@@ -65,12 +66,17 @@ impl Capture {
                     errors.insert(inside.clone(), *number);
                     Saved::File(String::new())
                 }
+                Recorded::Unreachable(number) => {
+                    unreachable.insert(inside, *number);
+                    continue;
+                }
             };
             files.insert(inside, saved);
         }
         // What lies below a path shows that it is a folder.
         let folders: Vec<PathBuf> = files
             .keys()
+            .chain(unreachable.keys())
             .flat_map(|path| path.ancestors().skip(1))
             .filter(|folder| !matches!(files.get(*folder), Some(Saved::Link(_))))
             .map(PathBuf::from)
@@ -90,7 +96,7 @@ impl Capture {
             .map(|(path, _)| path.join(".keep"))
             .collect();
         files.extend(empty.into_iter().map(|path| (path, Saved::File(String::new()))));
-        Self { manifest: Manifest { errors, ..manifest }, files }
+        Self { manifest: Manifest { errors, unreachable, ..manifest }, files }
     }
 }
 

@@ -80,11 +80,13 @@ fn print_report(config: &NodeConfig) -> Result<(), CommandError> {
 
 fn explain(config: &ExplainConfig) -> Result<(), CommandError> {
     let Taken { identity, survey, .. } = take(&config.node, open(&config.node)?)?;
+    let survey = report::without_the_impossible(survey, &identity);
     match config.output {
-        Output::Table => print(&explain::tables(&survey.explanation)),
+        Output::Table => print(&explain::tables(&survey.inventory, &survey.explanation)),
         Output::Json => print_json(&ExplanationView {
             agent_version: env!("CARGO_PKG_VERSION"),
             node: &identity.name,
+            inventory: &survey.inventory,
             subjects: &survey.explanation,
         }),
     }
@@ -126,8 +128,11 @@ fn take(config: &NodeConfig, root: HostRoot) -> Result<Taken, CommandError> {
     let identity = identify(&root, config.node_name.clone(), config.node_id.clone())
         .map_err(|source| CommandError::Identity { source })?;
     let mut prober = Prober::new(root, config.probe_options());
-    let survey =
-        runtime()?.block_on(prober.probe()).map_err(|source| CommandError::Probe { source })?;
+    let runtime = runtime()?;
+    let survey = runtime.block_on(prober.probe());
+    // A file that does not answer must not keep the command from ending.
+    runtime.shutdown_background();
+    let survey = survey.map_err(|source| CommandError::Probe { source })?;
     Ok(Taken { identity, survey, nvml_answers: prober.nvml_answers().cloned() })
 }
 
@@ -195,7 +200,7 @@ pub enum CommandError {
         /// What the runtime said.
         source: JoinError,
     },
-    /// The host's root is a saved machine that cannot be read.
+    /// The host's root is not there, or a saved machine that cannot be read.
     #[error("the host's root cannot be used")]
     HostRoot {
         /// What is wrong with it.

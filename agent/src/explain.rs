@@ -1,10 +1,13 @@
 //! Shows what an inventory was made of: a table a subject for people, JSON for programs.
 
 use comfy_table::{Table, presets};
-use rollcall_report::{NodeName, Subject};
+use rollcall_report::{Attachment, Inventory, Link, NodeName, Reading, Subject};
 use serde::Serialize;
 
 use crate::finding::{Explanation, Finding, Rule, Verdict};
+use crate::probe::mib;
+
+const MIB: u64 = 1024 * 1024;
 
 /// An explanation as programs get it.
 #[derive(Debug, Serialize)]
@@ -14,18 +17,71 @@ pub struct ExplanationView<'a> {
     pub agent_version: &'static str,
     /// The node.
     pub node: &'a NodeName,
+    /// What is reported.
+    pub inventory: &'a Inventory,
     /// Everything that was looked at, by subject.
     pub subjects: &'a Explanation,
 }
 
-/// Tables, and under each the rules that decided and what to do about what is not known.
-pub fn tables(explanation: &Explanation) -> String {
-    let subjects = explanation.iter().map(|(subject, findings)| section(*subject, findings));
+/// Tables, and under each the rules that decided and what to do about what is not known. The head of
+/// each says what the inventory comes to.
+pub fn tables(inventory: &Inventory, explanation: &Explanation) -> String {
+    let subjects = explanation.iter().map(|(&subject, findings)| {
+        let result = result(subject, inventory).unwrap_or_else(|| "not known".to_owned());
+        section(&format!("{}: {result}", subject.to_string().to_uppercase()), findings)
+    });
     subjects.collect::<Vec<_>>().join("\n\n")
 }
 
-fn section(subject: Subject, findings: &[Finding]) -> String {
-    let mut lines = vec![format!("{}: {}", subject.to_string().to_uppercase(), summary(findings))];
+/// What a subject comes to, as the document has it; `None` where it is not known.
+fn result(subject: Subject, inventory: &Inventory) -> Option<String> {
+    match subject {
+        Subject::Machine => Some(inventory.machine.known()?.architecture.clone()),
+        Subject::Cpu => Some(format!("{} vCPUs", inventory.cpu.known()?.online)),
+        Subject::Memory => Some(mib(inventory.memory.known()?.total_bytes)),
+        Subject::Swap => Some(mib(inventory.swap.known()?.total_bytes)),
+        Subject::Disks => {
+            let disks = inventory.disks.known()?;
+            let local = disks.iter().filter(|disk| disk.attachment == Attachment::Local);
+            let sizes: Option<Vec<u64>> =
+                local.map(|disk| disk.size_bytes.known().copied()).collect();
+            let sizes = sizes?;
+            let sum = sizes.iter().fold(0_u64, |sum, size| sum.saturating_add(*size));
+            Some(format!("{} disks, {}", sizes.len(), mib(sum)))
+        }
+        Subject::Nics => {
+            let nics = inventory.nics.known()?;
+            let up = nics.iter().filter(|nic| nic.link != Link::Down);
+            let speeds = up.filter_map(|nic| nic.speed_mbps.known());
+            let sum = speeds.fold(0_u64, |sum, speed| sum.saturating_add(*speed));
+            Some(format!("{} interfaces, {sum} Mbps", nics.len()))
+        }
+        Subject::Gpus => {
+            let gpus = inventory.gpus.known()?;
+            if gpus.failure().is_some() && gpus.nvidia_driver.known().is_none() {
+                return None;
+            }
+            let nvidia = gpus.nvidia_driver.known().into_iter().flat_map(|driver| &driver.gpus);
+            let nvidia = nvidia.map(|gpu| &gpu.memory_bytes);
+            let amd = gpus.amd.known().into_iter().flatten().map(|gpu| &gpu.memory_bytes);
+            let memory: Vec<&Reading<u64>> = nvidia.chain(amd).collect();
+            // Rounded for each GPU, as the document is.
+            let sum = memory
+                .iter()
+                .filter_map(|memory| memory.known())
+                .fold(0_u64, |sum, bytes| sum.saturating_add(bytes / MIB));
+            let unknown = if memory.iter().any(|memory| memory.failure().is_some()) {
+                " and what is not known"
+            } else {
+                ""
+            };
+            Some(format!("{} GPUs, {sum} MiB{unknown}", memory.len()))
+        }
+    }
+}
+
+fn section(head: &str, findings: &[Finding]) -> String {
+    let mut lines = vec![format!("{head} ({})", summary(findings))];
     if !findings.is_empty() {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
@@ -85,10 +141,22 @@ fn summary(findings: &[Finding]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rollcall_report::Disk;
+
     use super::*;
 
     const DISK: Rule = Rule::new("disk", "a disk");
     const VIRTUAL: Rule = Rule::new("virtual", "made of others");
+
+    fn disk(name: &str, mib: u64) -> Disk {
+        Disk {
+            name: name.into(),
+            size_bytes: Reading::Known(mib * MIB),
+            attachment: Attachment::Local,
+            model: None,
+            rotational: None,
+        }
+    }
 
     #[test]
     fn a_section_tells_candidates_rules_and_advice() {
@@ -107,7 +175,7 @@ mod tests {
         let (short, long) = ("x".repeat(48), "x".repeat(60));
         let blanks = " ".repeat(43);
         let expected = format!(
-            "DISKS: 1 counted, 1 unknown, 1 passed over, 1 failed\n\
+            "DISKS: 2 disks, 21 MiB (1 counted, 1 unknown, 1 passed over, 1 failed)\n\
              \u{20} CANDIDATE  VERDICT      RULE     VALUE{blanks}   SOURCE\n\
              \u{20} sda        counted      disk     20 MiB{blanks}  /sys/block/sda/size\n\
              \u{20} loop0      passed over  virtual\n\
@@ -118,8 +186,17 @@ mod tests {
              \u{20} ! sdb: look at it\n\
              \u{20} ! sdc: {long}: try again\n\
              \n\
-             GPUS: nothing to look at"
+             GPUS: not known (nothing to look at)"
         );
-        assert_eq!(tables(&explanation), expected);
+        let inventory = Inventory {
+            machine: Reading::Absent,
+            cpu: Reading::Absent,
+            memory: Reading::Absent,
+            swap: Reading::Absent,
+            disks: Reading::Known(vec![disk("sda", 20), disk("sdb", 1)]),
+            nics: Reading::Absent,
+            gpus: Reading::failed("no bus"),
+        };
+        assert_eq!(tables(&inventory, &explanation), expected);
     }
 }

@@ -20,6 +20,10 @@ pub use recording::{Recorded, Recorder};
 /// The largest file that is read: `/proc/cpuinfo` of a machine with two thousand CPUs fits.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
+// What stands in a capture for a file that was refused here, as the system would have said it.
+const EFBIG: i32 = 27;
+const ESPIPE: i32 = 29;
+
 /// How many symbolic links one path may lead through, as `path_resolution(7)` has it.
 const MAX_LINKS: usize = 40;
 
@@ -43,9 +47,12 @@ impl HostRoot {
     ///
     /// # Errors
     ///
-    /// When it is a saved machine that this version cannot read.
+    /// When there is no such folder, or it is a saved machine that this version cannot read.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, ReadError> {
         let host = Self::new(root);
+        if !host.root.is_dir() {
+            return Err(ReadError::NoRoot { path: host.root });
+        }
         if let Some(text) = host.read_if_present(Manifest::FILE)? {
             let manifest = Manifest::parse(&text).map_err(|source| ReadError::Manifest {
                 path: host.below(Path::new(Manifest::FILE)),
@@ -83,21 +90,36 @@ impl HostRoot {
         self.read_at(&self.follow(path.as_ref())?)
     }
 
-    fn read_at(&self, found: &Found) -> Result<String, ReadError> {
+    /// Opens a file. What is none, and might wait for ever when it is opened, is refused.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing, cannot be opened, or is no file.
+    pub fn open_file(&self, path: impl AsRef<Path>) -> Result<File, ReadError> {
+        self.open_at(&self.follow(path.as_ref())?)
+    }
+
+    fn open_at(&self, found: &Found) -> Result<File, ReadError> {
         let path = self.below(&found.path);
-        let failed = |source| self.failed(&found.path, source);
-        self.replay(&found.path)?;
+        self.replay_error(&found.path)?;
         if found.kind.is_some_and(|kind| {
             kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device()
         }) {
-            // Opening it might wait for ever.
+            self.record(&found.path, || Recorded::Error(ESPIPE));
             return Err(ReadError::NoFile { path });
         }
+        File::open(&path).map_err(|source| self.failed(&found.path, source))
+    }
+
+    fn read_at(&self, found: &Found) -> Result<String, ReadError> {
+        let file = self.open_at(found)?;
         let mut bytes = Vec::new();
-        let file = File::open(&path).map_err(failed)?;
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+        file.take(MAX_FILE_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|source| self.failed(&found.path, source))?;
         if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_FILE_BYTES) {
-            return Err(ReadError::TooLarge { path });
+            self.record(&found.path, || Recorded::Error(EFBIG));
+            return Err(ReadError::TooLarge { path: self.below(&found.path) });
         }
         let text = String::from_utf8_lossy(&bytes).into_owned();
         self.record(&found.path, || Recorded::File(text.clone()));
@@ -136,7 +158,7 @@ impl HostRoot {
     pub fn list(&self, path: impl AsRef<Path>) -> Result<BTreeSet<String>, ReadError> {
         let found = self.follow(path.as_ref())?.path;
         let failed = |source| self.failed(&found, source);
-        self.replay(&found)?;
+        self.replay_error(&found)?;
         let mut names = BTreeSet::new();
         for entry in fs::read_dir(self.below(&found)).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
@@ -193,7 +215,8 @@ impl HostRoot {
             }
             found.path.push(&name);
             let here = self.below(&found.path);
-            let failed = |source| self.failed(&found.path, source);
+            self.replay_unreachable(&found.path)?;
+            let failed = |source| self.unreachable(&found.path, source);
             let kind = fs::symlink_metadata(&here).map_err(failed)?.file_type();
             if !kind.is_symlink() {
                 found.kind = Some(kind);
@@ -228,7 +251,7 @@ impl HostRoot {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// What an error of the system means; one that is not about a missing file is noted.
+    /// What an error of reading means; one that is not about a missing file is noted.
     fn failed(&self, path: &Path, source: io::Error) -> ReadError {
         let number = source.raw_os_error();
         let error = ReadError::new(&self.below(path), source);
@@ -238,11 +261,30 @@ impl HostRoot {
         error
     }
 
-    /// Fails where a saved machine did.
-    fn replay(&self, path: &Path) -> Result<(), ReadError> {
-        let number = self.manifest.as_ref().and_then(|manifest| manifest.errors.get(path));
-        number
+    /// The same of looking at what a path leads to.
+    fn unreachable(&self, path: &Path, source: io::Error) -> ReadError {
+        let number = source.raw_os_error();
+        let error = ReadError::new(&self.below(path), source);
+        if let (ReadError::Unreadable { .. }, Some(number)) = (&error, number) {
+            self.record(path, || Recorded::Unreachable(number));
+        }
+        error
+    }
+
+    /// Fails to read where a saved machine did.
+    fn replay_error(&self, path: &Path) -> Result<(), ReadError> {
+        let errors = self.manifest.as_deref().map(|manifest| &manifest.errors);
+        errors
+            .and_then(|errors| errors.get(path))
             .map_or(Ok(()), |number| Err(self.failed(path, io::Error::from_raw_os_error(*number))))
+    }
+
+    /// Fails to look at what a saved machine failed to look at.
+    fn replay_unreachable(&self, path: &Path) -> Result<(), ReadError> {
+        let errors = self.manifest.as_deref().map(|manifest| &manifest.unreachable);
+        errors.and_then(|errors| errors.get(path)).map_or(Ok(()), |number| {
+            Err(self.unreachable(path, io::Error::from_raw_os_error(*number)))
+        })
     }
 
     fn record(&self, path: &Path, what: impl FnOnce() -> Recorded) {
@@ -395,6 +437,12 @@ pub enum ReadError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The root itself is not there.
+    #[error("{} is no folder: give --host-root a host's root, or a capture that is unpacked", path.display())]
+    NoRoot {
+        /// What was given.
+        path: PathBuf,
     },
     /// It says what cannot be beside something else.
     #[error("{} is not believed: {words}", path.display())]

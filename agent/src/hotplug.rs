@@ -8,16 +8,18 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
+use rollcall_report::error_chain;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SocketFlags, SocketType, bind, netlink, recv, socket_with,
 };
 use tokio::sync::Notify;
+
+use crate::host::{HostRoot, ReadError};
 
 /// The kernel's own messages; the other group is udev's.
 /// Source: `lib/kobject_uevent.c`, and `MONITOR_GROUP_KERNEL` of systemd's sd-device.
@@ -40,19 +42,18 @@ pub struct Hotplug {
 impl Hotplug {
     /// Starts to listen, on a thread of its own that sleeps until the kernel has something to say.
     /// What cannot be heard is told in the log, and is found at the interval.
-    pub fn listen(host_root: &Path) -> Self {
-        let told = |what: &str, error: &io::Error| {
-            // A kernel without swap has no such file, and no changes.
-            if error.kind() != io::ErrorKind::NotFound {
-                log::info!(error:% = error; "changes of {what} are seen at the interval only");
-            }
+    pub fn listen(root: &HostRoot) -> Self {
+        let told = |what: &str, error: &dyn std::error::Error| {
+            log::info!(error = error_chain(error); "changes of {what} are seen at the interval only");
         };
         let uevents = uevents().inspect_err(|error| told("devices", error)).map(Source::Uevents);
         // It can be polled for changes. Source: `swaps_poll` in the kernel's mm/swapfile.c.
-        let swaps = File::open(host_root.join("proc/swaps"))
-            .inspect_err(|error| told("swap space", error))
-            .map(Source::Swaps);
-        let sources: Vec<Source> = uevents.into_iter().chain(swaps).collect();
+        let swaps = match root.open_file("/proc/swaps") {
+            // A kernel without swap has no such file, and no changes.
+            Err(ReadError::Missing { .. }) => None,
+            result => result.inspect_err(|error| told("swap space", error)).ok(),
+        };
+        let sources: Vec<Source> = uevents.into_iter().chain(swaps.map(Source::Swaps)).collect();
         let heard = Arc::new(Notify::new());
         let notify = Arc::clone(&heard);
         let listener = UnixStream::pair().and_then(|(ours, theirs)| {
@@ -168,7 +169,12 @@ fn matters(uevent: &[u8]) -> bool {
     // The heads of NVMe multipath are virtual, too.
     let is_virtual =
         path.starts_with(b"/devices/virtual/") && !path.starts_with(b"/devices/virtual/nvme-");
-    is_counted && !is_virtual && value(b"DEVTYPE") != Some(b"partition")
+    // A device also changes when its medium is asked for, or a monitor is plugged in; only another
+    // size of a disk is news.
+    let is_news = value(b"ACTION") != Some(b"change")
+        || value(b"RESIZE") == Some(b"1")
+        || value(b"DISK_MEDIA_CHANGE") == Some(b"1");
+    is_counted && is_news && !is_virtual && value(b"DEVTYPE") != Some(b"partition")
 }
 
 #[cfg(test)]
@@ -206,6 +212,14 @@ mod tests {
         ] {
             assert_eq!(matters(&uevent(path, subsystem, more)), expected, "{why}");
         }
+        let change = |more: &str| {
+            let text =
+                format!("change@{DISK}\nACTION=change\nDEVPATH={DISK}\nSUBSYSTEM=block\n{more}");
+            matters(text.replace('\n', "\0").as_bytes())
+        };
+        assert!(!change(""), "a medium that was asked for");
+        assert!(change("RESIZE=1\n"), "another size");
+        assert!(change("DISK_MEDIA_CHANGE=1\n"), "another medium");
         assert!(!matters(b""));
         assert!(!matters(b"libudev\0\xfe\xed\xca\xfe"));
     }

@@ -140,15 +140,19 @@ impl Metrics {
         let set = |state: &str, count: i64| self.gpus.with_label_values(&[state]).set(count);
         let nvidia = gpus.nvidia_driver.known().map(|driver| driver.gpus.len());
         let amd = gpus.amd.known().map_or(0, Vec::len);
+        let answering = gpus.amd.known().into_iter().flatten();
+        let answering = answering.filter(|gpu| gpu.memory_bytes.failure().is_none()).count();
         if let Some(&on_bus) = gpus.nvidia_pci_devices.known() {
             set("expected", i64::from(on_bus) + number(amd));
         }
         if gpus.nvidia_driver.failure().is_none() {
-            set("usable", number(nvidia.unwrap_or(0)) + number(amd));
+            set("usable", number(nvidia.unwrap_or(0)) + number(answering));
             set("lost", number(gpus.lost.len()));
         }
-        set("passed_through", i64::from(gpus.passed_through));
-        set("unmeasured", number(gpus.unmeasured.len()));
+        if gpus.nvidia_pci_devices.failure().is_none() {
+            set("passed_through", i64::from(gpus.passed_through));
+            set("unmeasured", number(gpus.unmeasured.len()));
+        }
     }
 
     /// Notes what came of a report.

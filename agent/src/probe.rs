@@ -1,29 +1,40 @@
 //! Takes a node's inventory: one module a subject. Each reads files below the host's root and
 //! hands their text to pure functions; each fails by itself, and says what it looked at.
 
+mod bounded;
 mod cpu;
 mod disk;
 mod gpu;
 mod machine;
 mod memory;
 mod network;
+mod pci;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rollcall_report::{Gpus, Inventory, Reading, Subject, clean_text};
-use tokio::task::{JoinError, spawn_blocking};
+use rollcall_report::{
+    Cpu, Disk, Inventory, Machine, Memory, Nic, Reading, Subject, Swap, clean_text,
+};
+use tokio::task::JoinError;
 
-use crate::finding::{Explanation, Probed, Rule};
+use crate::finding::{Explanation, Finding, Probed, Rule, Verdict};
 use crate::host::{HostRoot, ParseError};
 
+use self::bounded::{Bounded, Outcome};
 use self::gpu::answers::Answers;
 
 pub use self::gpu::{answers as nvml_answers, child as nvml_child};
 
 /// The highest number of a CPU or a NUMA node that is believed.
 const MAX_NUMBER: u32 = u16::MAX as u32;
+
+/// How long all files together may take: milliseconds, where no driver hangs.
+const FILES_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What holds for every subject while one of them does not answer.
+const NO_ANSWER: Rule = Rule::new("no-answer", "a file of the machine does not answer");
 
 /// What a probe can be told.
 #[derive(Debug, Clone)]
@@ -52,6 +63,7 @@ pub struct Survey {
 pub struct Prober {
     root: HostRoot,
     options: ProbeOptions,
+    files: Bounded<Files>,
     nvml: gpu::Source,
     /// What NVIDIA's library answered at the last probe, where it was asked.
     nvml_answers: Option<Answers>,
@@ -73,23 +85,25 @@ impl Prober {
                 options.nvml_timeout,
             )
         };
-        Self { root, options, nvml, nvml_answers: None }
+        Self { root, options, files: Bounded::new(), nvml, nvml_answers: None }
     }
 
-    /// Probes every subject, on a thread of its own: the files of a slow device take their time.
-    /// NVIDIA's library is asked in a process of its own.
+    /// Probes every subject. Files are read on a thread of its own, for no longer than
+    /// [`FILES_DEADLINE`]; NVIDIA's library is asked in a process of its own.
     ///
     /// # Errors
     ///
     /// When a probe did not come to its end, which is a bug.
     pub async fn probe(&mut self) -> Result<Survey, JoinError> {
-        let root = self.root.clone();
-        let bus = spawn_blocking(move || gpu::look(&root)).await?;
-        self.nvml_answers =
-            if bus.concerns_nvidia() { Some(self.nvml.answers().await) } else { None };
-        let gpus = gpu::build(&bus, self.nvml_answers.as_ref());
         let (root, options) = (self.root.clone(), self.options.clone());
-        spawn_blocking(move || probe_all(&root, &options, gpus)).await
+        let files = self.files.run(FILES_DEADLINE, move || Files::read(&root, &options)).await?;
+        let files = match files {
+            Outcome::Done(files) => files,
+            Outcome::Hangs(time) => return Ok(unanswered(time)),
+        };
+        self.nvml_answers =
+            if files.bus.concerns_nvidia() { Some(self.nvml.answers().await) } else { None };
+        Ok(files.survey(self.nvml_answers.as_ref()))
     }
 
     /// What NVIDIA's library answered at the last probe; `None` where there was nothing to ask.
@@ -104,16 +118,68 @@ impl Prober {
     }
 }
 
-fn probe_all(root: &HostRoot, options: &ProbeOptions, gpus: Probed<Reading<Gpus>>) -> Survey {
+/// What the machine's files say.
+#[derive(Debug)]
+struct Files {
+    machine: Probed<Reading<Machine>>,
+    cpu: Probed<Reading<Cpu>>,
+    memory: Probed<Reading<Memory>>,
+    swap: Probed<Reading<Swap>>,
+    disks: Probed<Reading<Vec<Disk>>>,
+    nics: Probed<Reading<Vec<Nic>>>,
+    bus: gpu::Bus,
+}
+
+impl Files {
+    fn read(root: &HostRoot, options: &ProbeOptions) -> Self {
+        Self {
+            machine: machine::probe(root),
+            cpu: cpu::probe(root),
+            memory: memory::probe(root),
+            swap: memory::probe_swap(root),
+            disks: disk::probe(root, options.count_removable),
+            nics: network::probe(root),
+            bus: gpu::look(root),
+        }
+    }
+
+    fn survey(self, nvml_answers: Option<&Answers>) -> Survey {
+        let mut explanation = Explanation::new();
+        let gpus = gpu::build(&self.bus, nvml_answers);
+        let inventory = Inventory {
+            machine: keep(&mut explanation, Subject::Machine, self.machine),
+            cpu: keep(&mut explanation, Subject::Cpu, self.cpu),
+            memory: keep(&mut explanation, Subject::Memory, self.memory),
+            swap: keep(&mut explanation, Subject::Swap, self.swap),
+            disks: keep(&mut explanation, Subject::Disks, self.disks),
+            nics: keep(&mut explanation, Subject::Nics, self.nics),
+            gpus: keep(&mut explanation, Subject::Gpus, gpus),
+        };
+        Survey { inventory, explanation }
+    }
+}
+
+/// The survey of a machine whose files are being read for so long already.
+fn unanswered(time: Duration) -> Survey {
+    // Rounded, so that a report does not change with every second.
+    let minutes = time.as_secs() / 60;
+    let reason = format!(
+        "a file of this machine has not answered for {}: look for hung tasks in the kernel's log",
+        if minutes == 0 { "half a minute".to_owned() } else { format!("{minutes} min or more") }
+    );
     let mut explanation = Explanation::new();
+    for subject in Subject::ALL {
+        let finding = Finding::new(Verdict::Failed, NO_ANSWER, subject.as_str()).value(&reason);
+        explanation.insert(subject, vec![finding]);
+    }
     let inventory = Inventory {
-        machine: keep(&mut explanation, Subject::Machine, machine::probe(root)),
-        cpu: keep(&mut explanation, Subject::Cpu, cpu::probe(root)),
-        memory: keep(&mut explanation, Subject::Memory, memory::probe(root)),
-        swap: keep(&mut explanation, Subject::Swap, memory::probe_swap(root)),
-        disks: keep(&mut explanation, Subject::Disks, disk::probe(root, options.count_removable)),
-        nics: keep(&mut explanation, Subject::Nics, network::probe(root)),
-        gpus: keep(&mut explanation, Subject::Gpus, gpus),
+        machine: Reading::failed(&reason),
+        cpu: Reading::failed(&reason),
+        memory: Reading::failed(&reason),
+        swap: Reading::failed(&reason),
+        disks: Reading::failed(&reason),
+        nics: Reading::failed(&reason),
+        gpus: Reading::failed(&reason),
     };
     Survey { inventory, explanation }
 }
@@ -160,7 +226,7 @@ fn parse_range_list(text: &str) -> Result<BTreeSet<u32>, ParseError> {
 }
 
 /// Bytes as the document has them.
-fn mib(bytes: u64) -> String {
+pub(crate) fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes / (1024 * 1024))
 }
 

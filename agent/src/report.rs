@@ -4,9 +4,27 @@ use std::time::SystemTime;
 
 use rollcall_report::{Agent, Health, NodeIdentity, NodeReport, SCHEMA_VERSION};
 
-use crate::finding::passed_over;
+use crate::finding::{Explanation, Finding, Rule, Verdict, passed_over};
 use crate::health::Watch;
 use crate::probe::Survey;
+
+/// A subject that holds a number which no machine has.
+const NOT_BELIEVED: Rule = Rule::new("not-believed", "a number that no machine has");
+
+/// Makes failed readings of what cannot be true, and says so among the findings.
+pub fn without_the_impossible(survey: Survey, node: &NodeIdentity) -> Survey {
+    let Survey { inventory, mut explanation } = survey;
+    let before = inventory.clone();
+    let survey = Survey { inventory, explanation: Explanation::new() };
+    let report = build(node.clone(), survey, &mut Watch::default(), SystemTime::UNIX_EPOCH);
+    for (subject, reason) in report.inventory.failures() {
+        if !before.failures().contains(&(subject, reason)) {
+            let finding = Finding::new(Verdict::Failed, NOT_BELIEVED, subject.as_str());
+            explanation.entry(subject).or_default().push(finding.value(reason));
+        }
+    }
+    Survey { inventory: report.inventory, explanation }
+}
 
 /// The report of one node by this agent. What cannot be true is reported as failed, so that an
 /// aggregator takes the rest.
@@ -36,7 +54,6 @@ mod tests {
     use rollcall_report::{Attachment, Disk, IdSource, Inventory, Reading, Subject, Swap};
 
     use super::*;
-    use crate::finding::Explanation;
 
     #[test]
     fn what_cannot_be_true_fails_by_itself() {
@@ -63,6 +80,9 @@ mod tests {
             machine_hash: None,
         };
         let survey = Survey { inventory, explanation: Explanation::new() };
+        let explained = without_the_impossible(survey.clone(), &node);
+        let subjects: Vec<Subject> = explained.explanation.into_keys().collect();
+        assert_eq!(subjects, [Subject::Swap, Subject::Disks]);
         let report = build(node, survey, &mut Watch::default(), SystemTime::UNIX_EPOCH);
         assert_eq!(report.check(), Ok(()));
         let failed: Vec<Subject> =

@@ -51,11 +51,7 @@ pub async fn run(
         .and_then(|()| Metrics::register(&registry))
         .map_err(|source| RunError::Metrics { source })?;
     // A saved machine does not change.
-    let hotplug = if root.manifest().is_some() {
-        Hotplug::deaf()
-    } else {
-        Hotplug::listen(&config.node.host_root)
-    };
+    let hotplug = if root.manifest().is_some() { Hotplug::deaf() } else { Hotplug::listen(&root) };
     let readiness = Readiness::new();
     let reporter = Reporter {
         prober: Prober::new(root, config.node.probe_options()),
@@ -69,6 +65,8 @@ pub async fn run(
         probe_failures: BTreeMap::new(),
         accepted_id: None,
         hotplug,
+        called_at: Instant::now(),
+        lull: schedule::LULL,
         watch: Watch::default(),
         told: None,
         identity,
@@ -123,6 +121,10 @@ struct Reporter {
     probe_failures: BTreeMap<Subject, String>,
     accepted_id: Option<NodeId>,
     hotplug: Hotplug,
+    /// When the kernel last called for a probe.
+    called_at: Instant,
+    /// How long it waits before it is listened to again.
+    lull: Duration,
     watch: Watch,
     /// What the last report said.
     told: Option<Inventory>,
@@ -158,15 +160,18 @@ impl Reporter {
                 () = sleep_until(due) => break,
                 () = self.hotplug.changed() => {}
             }
-            // A device comes in several steps, and seldom alone.
-            sleep_until(due.min(Instant::now() + schedule::SETTLING)).await;
+            // A device comes in several steps, and seldom alone; and whatever goes on with it, the
+            // machine is there for other work.
+            let settled = Instant::now() + schedule::SETTLING;
+            sleep_until(due.min(settled.max(self.called_at + self.lull))).await;
+            self.called_at = Instant::now();
             let survey = self.probe().await?;
             if self.told.as_ref() != Some(&survey.inventory) {
                 log::info!("hardware has changed, reporting at once");
+                self.lull = schedule::LULL;
                 return Ok(survey);
             }
-            // Whatever goes on with a device, the machine is there for other work.
-            sleep_until(due.min(Instant::now() + schedule::LULL)).await;
+            self.lull = schedule::longer_lull(self.lull);
         }
         sleep_until(due).await;
         self.probe().await
@@ -246,7 +251,7 @@ pub enum RunError {
         /// What is unknown.
         source: IdentityError,
     },
-    /// The host's root is a saved machine that cannot be read.
+    /// The host's root is not there, or a saved machine that cannot be read.
     #[error("the host's root cannot be used")]
     HostRoot {
         /// What is wrong with it.

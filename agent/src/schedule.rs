@@ -17,6 +17,13 @@ pub const SETTLING: Duration = Duration::from_millis(500);
 /// The shortest time between two probes that the kernel asked for.
 pub const LULL: Duration = Duration::from_secs(5);
 
+const LONGEST_LULL: Duration = Duration::from_mins(1);
+
+/// The lull after a call that was for nothing: twice as long, up to a minute.
+pub fn longer_lull(lull: Duration) -> Duration {
+    lull.saturating_mul(2).min(LONGEST_LULL)
+}
+
 /// The part of an interval that jitter adds or takes away.
 const INTERVAL_JITTER: f64 = 0.1;
 
@@ -72,6 +79,12 @@ mod tests {
             assert_eq!(retry(failures, 5 * MINUTE, 1.0), longest, "{failures}");
             assert_eq!(retry(failures, 5 * MINUTE, 0.0), longest / 2, "{failures}");
         }
+    }
+
+    #[test]
+    fn calls_for_nothing_are_heard_less_often() {
+        assert_eq!(longer_lull(LULL), 2 * LULL);
+        assert_eq!(longer_lull(MINUTE), MINUTE);
     }
 
     #[test]

@@ -111,7 +111,18 @@ fn exit_codes_tell_wrong_usage_from_failure() {
             1,
             "/nonexistent/token cannot be read: No such file",
         ),
-        ("no host", vec!["probe", "--host-root", "/nonexistent"], 1, "--node-name"),
+        (
+            "no host",
+            vec!["probe", "--host-root", "/nonexistent"],
+            1,
+            "/nonexistent is no folder: give --host-root a host's root",
+        ),
+        (
+            "an archive",
+            vec!["explain", "--host-root", "Cargo.toml"],
+            1,
+            "or a capture that is unpacked",
+        ),
     ] {
         let output = output(&mut agent(&args));
         assert_eq!(output.status.code(), Some(code), "{why}: {}", stderr(&output));

@@ -95,7 +95,7 @@ fn every_machine_gives_its_report_and_its_reasons() {
         assert!(origin, "{host}: NOTE.md must say where the files come from");
 
         let (identity, survey) = take(&host);
-        let explained = explain::tables(&survey.explanation) + "\n";
+        let explained = explain::tables(&survey.inventory, &survey.explanation) + "\n";
         let mut report = build(identity, survey);
         assert_eq!(report.check(), Ok(()), "{host}: an aggregator would refuse it");
         assert_eq!(report.agent.version, env!("CARGO_PKG_VERSION"));

@@ -188,8 +188,8 @@ pub enum Warning {
     },
     /// GPUs that were known, do not answer, and count until that is confirmed.
     #[error(
-        "node {node}: {lost} of {expected} NVIDIA GPUs do not answer since {since}; they are still counted{}",
-        until.map_or_else(|| ", their driver as a whole does not answer now".to_owned(), |until| format!(" until {until}"))
+        "node {node}: {lost} of {expected} NVIDIA GPUs do not answer since {since:.0}; they are still counted{}",
+        until.map_or_else(|| ", their driver as a whole does not answer now".to_owned(), |until| format!(" until {until:.0}"))
     )]
     GpusHeld {
         /// The node.
@@ -206,7 +206,7 @@ pub enum Warning {
     /// GPUs that are there, do not answer, and do not count.
     #[error(
         "node {node}: {lost} of {expected} NVIDIA GPUs do not answer{}",
-        since.map_or_else(|| " and are not counted".to_owned(), |since| format!(" since {since} and are not counted any more"))
+        since.map_or_else(|| " and are not counted".to_owned(), |since| format!(" since {since:.0} and are not counted any more"))
     )]
     GpusLost {
         /// The node.

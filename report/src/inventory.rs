@@ -272,7 +272,8 @@ pub struct Gpus {
     /// the lost ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<String>,
-    /// NVIDIA GPUs that are handed on to virtual machines (bound to vfio-pci); not part of the others.
+    /// GPUs of NVIDIA's and AMD's that are handed on to virtual machines (bound to vfio-pci or its
+    /// like); not part of the others.
     pub passed_through: u32,
     /// What NVIDIA's driver says. Absent: no NVIDIA GPU, so it was not asked. Failed: there are
     /// GPUs and the driver or its library does not answer.

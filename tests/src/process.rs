@@ -312,9 +312,8 @@ mod tests {
 
     #[test]
     fn sigterm_can_be_answered() {
-        // `read` from the closed standard input would end at once; `sleep` in the background
-        // leaves the shell free to take the signal.
-        let mut daemon = shell("trap 'kill $!; exit 3' TERM; sleep 600 & echo ready; wait");
+        // A shell takes a signal between two commands; one that comes just before `wait` is missed.
+        let mut daemon = shell("trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done");
         daemon.wait_for_line(|line| line == "ready", DEADLINE);
         assert_eq!(daemon.terminate().code(), Some(3));
     }

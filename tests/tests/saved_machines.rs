@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use rollcall_agent::capture::Manifest;
+use rollcall_agent::capture::{self, Capture, Manifest};
 use rollcall_agent::health::Watch;
 use rollcall_agent::host::{HostRoot, Recorder};
 use rollcall_agent::identity::identify;
@@ -30,7 +30,7 @@ use rollcall_aggregator::cluster_file::Overrides;
 use rollcall_aggregator::digest::Digest;
 use rollcall_aggregator::document::{Incomplete, NodeData, Source};
 use rollcall_aggregator::roll::Roll;
-use rollcall_report::NodeReport;
+use rollcall_report::{NodeReport, Reading};
 use rollcall_tests::process::program;
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -239,6 +239,37 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
+    /// A capture says what its machine says, also where that cannot be read, at any depth.
+    #[test]
+    fn a_capture_fails_where_its_machine_failed(
+        machine in any::<Index>(),
+        unreadable in prop::collection::vec((any::<Index>(), prop::sample::select(&ERRORS)), 0..3),
+        closed in prop::collection::vec((any::<Index>(), 0..9_usize), 0..3),
+    ) {
+        let machine = one_of(machine);
+        let root = HostRoot::open(&machine.root).expect("a root");
+        let mut manifest =
+            root.manifest().cloned().unwrap_or_else(|| Manifest::new(false, None));
+        let path = |index: &Index| &machine.paths[index.index(machine.paths.len())];
+        manifest.errors.extend(unreadable.iter().map(|(at, error)| (path(at).clone(), *error)));
+        let closed = closed.iter().filter_map(|(at, depth)| path(at).ancestors().nth(*depth));
+        // The root itself is always looked at.
+        let closed = closed.filter(|path| path.parent().is_some());
+        manifest.unreachable.extend(closed.map(|path| (path.to_owned(), 13)));
+        let told = format!("{}: {:?} {:?}", machine.name, manifest.errors, manifest.unreachable);
+
+        let (root, recorder, mut scrubber) = capture::record(root.answering_as(manifest.clone()));
+        let report = take(root);
+        let capture = Capture::new(manifest, &recorder.record(), &mut scrubber);
+        let folder = tempfile::tempdir().expect("a folder");
+        let saved = folder.path().join("saved");
+        capture::write(&capture, &saved).expect("written");
+        let again = take(HostRoot::open(&saved).expect("a root"));
+        // Interfaces' names may hold a MAC address.
+        let inventory = scrubber.text(&comparable(report, &machine.root));
+        prop_assert_eq!(inventory, comparable(again, &saved), "{}", told);
+    }
+
     /// Arbitrary bytes in place of any file that is read: no panic, no report that is refused.
     #[test]
     fn any_bytes_in_any_file_do_no_harm(
@@ -253,6 +284,22 @@ proptest! {
         let report = take(HostRoot::open(&copy.root).expect("a root"));
         prop_assert_eq!(report.check(), Ok(()));
     }
+}
+
+/// An inventory as it can be compared with that of another root: reasons name files, and ids are
+/// replaced.
+fn comparable(report: NodeReport, root: &Path) -> String {
+    let mut inventory = report.inventory;
+    if let Reading::Known(machine) = &mut inventory.machine {
+        machine.boot_id = None;
+    }
+    if let Reading::Known(gpus) = &mut inventory.gpus
+        && let Reading::Known(driver) = &mut gpus.nvidia_driver
+    {
+        driver.gpus.iter_mut().for_each(|gpu| gpu.uuid = None);
+    }
+    let json = serde_json::to_string_pretty(&inventory).expect("encodes");
+    json.replace(&*root.to_string_lossy(), "")
 }
 
 /// What a kernel never writes, and what it nearly writes.

@@ -325,7 +325,7 @@ fn uevent() -> Outcome {
         .flatten()
         .flatten()
         .map(|entry| entry.path().join("uevent"))
-        .find(|path| fs::write(path, "change").is_ok())
+        .find(|path| fs::write(path, "add").is_ok())
         .ok_or_else(|| Problem::NotRunHere("no uevent can be asked for".to_owned()))?;
     let bed = Bed::new("");
     let tree =
@@ -347,13 +347,11 @@ fn uevent() -> Outcome {
         root.join("sys/block/vdz"),
     )
     .map_err(failed)?;
-    fs::write(&doorbell, "change").map_err(failed)?;
+    fs::write(&doorbell, "add").map_err(failed)?;
     wait_for(&aggregator, &agent, "/storage/disks", 2)?;
 
     fs::remove_file(root.join("sys/block/vdz")).map_err(failed)?;
-    // The agent rests for some seconds after each probe that it was called to.
-    thread::sleep(Duration::from_millis(200));
-    fs::write(&doorbell, "change").map_err(failed)?;
+    fs::write(&doorbell, "add").map_err(failed)?;
     wait_for(&aggregator, &agent, "/storage/disks", 1)
 }
 

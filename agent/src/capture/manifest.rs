@@ -26,6 +26,9 @@ pub struct Manifest {
     /// The paths that could not be read, with the system's error number.
     #[serde(default)]
     pub errors: BTreeMap<PathBuf, i32>,
+    /// The paths that could not even be looked at, likewise: folders on the way were closed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unreachable: BTreeMap<PathBuf, i32>,
     /// What NVIDIA's library answered; `None` where it was not asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nvml: Option<Answers>,
@@ -46,6 +49,7 @@ impl Manifest {
             architecture: Some(std::env::consts::ARCH.to_owned()),
             count_removable,
             errors: BTreeMap::new(),
+            unreachable: BTreeMap::new(),
             nvml,
         }
     }

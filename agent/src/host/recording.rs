@@ -20,6 +20,8 @@ pub enum Recorded {
     Link(PathBuf),
     /// It is there and cannot be read: the system's error number.
     Error(i32),
+    /// What is there cannot even be looked at: the system's error number.
+    Unreachable(i32),
 }
 
 impl Recorded {
@@ -27,7 +29,11 @@ impl Recorded {
     const fn fullness(&self) -> u8 {
         match self {
             Self::Seen { .. } => 0,
-            Self::Folder(_) | Self::File(_) | Self::Link(_) | Self::Error(_) => 1,
+            Self::Folder(_)
+            | Self::File(_)
+            | Self::Link(_)
+            | Self::Error(_)
+            | Self::Unreachable(_) => 1,
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::finding::{Finding, Probed, Rule, Verdict};
 use crate::host::{Attributes, HostRoot, ParseError, ReadError};
 
 const BLOCK_DEVICES: &str = "/sys/block";
+const SCSI_HOSTS: &str = "/sys/class/scsi_host";
 
 /// Where the disks are that several NVMe controllers lead to (native multipath).
 const NVME_SUBSYSTEMS: &str = "/sys/devices/virtual/nvme-subsystem";
@@ -51,8 +52,10 @@ const NETWORK: Rule = Rule::new(
 );
 const HIDDEN: Rule =
     Rule::new("hidden-path", "one of several paths to a disk that counts by its head");
-const VIRTUAL: Rule =
-    Rule::new("virtual", "made of other devices, of a file or of memory (loop, dm, md, zram, nbd)");
+const VIRTUAL: Rule = Rule::new(
+    "virtual",
+    "made of other devices, of a file or of memory (loop, dm, md, zram, nbd, NVMe over loop)",
+);
 const OPTICAL: Rule = Rule::new("optical", "an optical drive");
 const FLOPPY: Rule = Rule::new("floppy", "a floppy drive");
 const RAW_FLASH: Rule = Rule::new("raw-flash", "a flash chip's raw memory, as firmware has it");
@@ -70,7 +73,7 @@ type Exclusion = (Rule, fn(&Candidate<'_>) -> bool);
 /// Why a block device is no disk of this machine; the first that holds decides.
 const EXCLUSIONS: [Exclusion; 9] = [
     (HIDDEN, |it| it.facts.hidden),
-    (VIRTUAL, |it| it.facts.is_virtual()),
+    (VIRTUAL, |it| it.facts.is_virtual() || it.facts.is_own_export()),
     (OPTICAL, |it| it.facts.scsi_type.as_deref() == Some(SCSI_TYPE_ROM)),
     (FLOPPY, |it| it.facts.major() == Some(FLOPPY_MAJOR)),
     (RAW_FLASH, |it| it.facts.major() == Some(MTD_MAJOR)),
@@ -110,8 +113,11 @@ struct Facts {
     /// `MAJOR:MINOR`.
     number: Option<String>,
     scsi_type: Option<String>,
-    /// The name of the disk itself, the same over each path that leads to it.
-    wwid: Option<String>,
+    /// The name of the disk itself, the same over each path that leads to it, and the attribute
+    /// that told it.
+    wwid: Option<(String, &'static str)>,
+    /// The driver of the SCSI host that the device is behind.
+    scsi_host_driver: Option<String>,
     size_bytes: Reading<u64>,
     model: Option<String>,
     rotational: Option<bool>,
@@ -139,24 +145,41 @@ fn facts(root: &HostRoot, device: &Attributes<'_>) -> Result<Option<Facts>, Read
     let Some(path) = device.resolve("")? else { return Ok(None) };
     let facts = Facts {
         transports: transports(root, device)?,
-        path,
         hidden: device.is_set("hidden")?,
         removable: device.is_set("removable")?,
         number: device.read("dev")?,
         scsi_type: device.read("device/type")?,
-        // NVMe has it on the namespace, SCSI on the device.
-        wwid: match device.read("wwid")? {
-            Some(wwid) => Some(wwid),
-            // A SCSI device may have no such name.
-            None => device.read_if_told("device/wwid")?,
-        }
-        .filter(|wwid| !wwid.is_empty()),
+        wwid: wwid(device)?,
+        scsi_host_driver: match scsi_host(&path) {
+            Some(host) => root.attributes(format!("{SCSI_HOSTS}/{host}")).read("proc_name")?,
+            None => None,
+        },
         size_bytes: Reading::from(device.parse("size", parse_size)),
         model: device.read("device/model")?.as_deref().and_then(known_text),
         rotational: device.read("queue/rotational")?.map(|text| text == "1"),
+        path,
     };
     // An attribute that is missing because the device is gone says nothing of the device.
     Ok((!device.vanished()).then_some(facts))
+}
+
+/// The disk's own name, and the attribute that tells it: NVMe has it on the namespace, SCSI on the
+/// device, which may have none.
+fn wwid(device: &Attributes<'_>) -> Result<Option<(String, &'static str)>, ReadError> {
+    for attribute in ["wwid", "device/wwid"] {
+        let name = device.read_if_told(attribute)?.filter(|name| !name.is_empty());
+        if let Some(name) = name {
+            return Ok(Some((name, attribute)));
+        }
+    }
+    Ok(None)
+}
+
+/// The SCSI host that a device is behind: `host7`.
+fn scsi_host(path: &Path) -> Option<&str> {
+    path.iter()
+        .filter_map(|part| part.to_str())
+        .find(|part| part.strip_prefix("host").is_some_and(|number| parse_decimal(number).is_ok()))
 }
 
 /// How the controllers of an NVMe disk are reached: `pcie`, `tcp`, `rdma`, `fc`, `loop`. A disk's
@@ -214,7 +237,7 @@ fn build(devices: Vec<BlockDevice>, count_removable: bool) -> Probed<Vec<Disk>> 
         if excluded.is_some() {
             continue;
         }
-        if let Some(wwid) = facts.wwid.clone() {
+        if let Some((wwid, _)) = facts.wwid.clone() {
             counted.push((wwid, facts.size_bytes.clone()));
         }
         disks.push(Disk {
@@ -246,7 +269,7 @@ impl Candidate<'_> {
                 // Nothing speaks against it.
                 _ => true,
             };
-            same_size && self.facts.wwid.as_ref() == Some(wwid)
+            same_size && self.facts.wwid.as_ref().is_some_and(|(own, _)| own == wwid)
         })
     }
 }
@@ -270,7 +293,10 @@ impl Facts {
             OPTICAL => format!("{BLOCK_DEVICES}/{name}/device/type"),
             FLOPPY | RAW_FLASH => format!("{BLOCK_DEVICES}/{name}/dev"),
             REMOVABLE => format!("{BLOCK_DEVICES}/{name}/removable"),
-            ANOTHER_PATH => format!("{BLOCK_DEVICES}/{name}/device/wwid"),
+            ANOTHER_PATH => {
+                let attribute = self.wwid.as_ref().map_or("wwid", |(_, attribute)| attribute);
+                format!("{BLOCK_DEVICES}/{name}/{attribute}")
+            }
             _ => format!("{BLOCK_DEVICES}/{name}/size"),
         };
         Finding::new(verdict, rule, name).value(value).source(source)
@@ -278,6 +304,11 @@ impl Facts {
 
     fn major(&self) -> Option<&str> {
         self.number.as_deref()?.split(':').next()
+    }
+
+    /// Whether the machine exports a disk or file of its own to itself (NVMe over `loop`).
+    fn is_own_export(&self) -> bool {
+        !self.transports.is_empty() && self.transports.iter().all(|how| how == "loop")
     }
 
     fn is_virtual(&self) -> bool {
@@ -304,6 +335,8 @@ impl Facts {
             // An iSCSI session; a remote port of Fibre Channel.
             || below("session")
             || below("rport-")
+            // SCSI over RDMA.
+            || self.scsi_host_driver.as_deref() == Some("ib_srp")
             || self.transports.iter().any(|how| matches!(how.as_str(), "tcp" | "rdma" | "fc"));
         if is_remote { Attachment::Network } else { Attachment::Local }
     }
@@ -326,6 +359,7 @@ mod tests {
             number: Some("8:0".into()),
             scsi_type: None,
             wwid: None,
+            scsi_host_driver: None,
             size_bytes: Reading::Known(4096),
             model: None,
             rotational: None,
@@ -388,6 +422,19 @@ mod tests {
                 device("nvme1n1", "/sys/devices/virtual/nvme-fabrics/ctl/nvme1/nvme1n1"),
                 LOCAL,
             ),
+            (
+                "a disk that the machine exports to itself",
+                with(
+                    device("nvme2n1", "/sys/devices/virtual/nvme-subsystem/nvme-subsys2/nvme2n1"),
+                    |facts| facts.transports = ["loop".to_owned()].into(),
+                ),
+                VIRTUAL,
+            ),
+            (
+                "SCSI over RDMA",
+                with(disk(), |facts| facts.scsi_host_driver = Some("ib_srp".into())),
+                NETWORK,
+            ),
             ("a Ceph image", device("rbd0", "/sys/devices/rbd/0/block/rbd0"), NETWORK),
         ] {
             let probed = build(vec![device], false);
@@ -421,7 +468,7 @@ mod tests {
     fn paths_to_one_disk_count_once() {
         let path = |name: &str, wwid: Option<&str>, size: u64| {
             with(device(name, SATA), |facts| {
-                facts.wwid = wwid.map(str::to_owned);
+                facts.wwid = wwid.map(|wwid| (wwid.to_owned(), "device/wwid"));
                 facts.size_bytes = Reading::Known(size);
             })
         };
@@ -457,7 +504,7 @@ mod tests {
             (NVME, Some("pcie"), Attachment::Local),
             (HEAD, Some("pcie"), Attachment::Local),
             (HEAD, Some("tcp"), Attachment::Network),
-            (FABRIC, Some("loop"), Attachment::Local),
+            (FABRIC, Some("tcp"), Attachment::Network),
             (HEAD, Some("rdma"), Attachment::Network),
             (HEAD, Some("fc"), Attachment::Network),
             (ISCSI, None, Attachment::Network),
@@ -513,6 +560,13 @@ mod tests {
             let reason = disk.size_bytes.failure().unwrap_or_default();
             assert!(reason.contains(words), "{reason}");
         }
+    }
+
+    #[test]
+    fn scsi_hosts() {
+        assert_eq!(scsi_host(Path::new(SATA)), Some("host0"));
+        assert_eq!(scsi_host(Path::new("/sys/devices/pci0000:00/nvme/nvme0/nvme0n1")), None);
+        assert_eq!(scsi_host(Path::new("/sys/devices/hostile/host/hostx")), None);
     }
 
     #[test]

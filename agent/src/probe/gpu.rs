@@ -10,7 +10,6 @@ pub mod answers;
 pub mod child;
 mod nvidia;
 mod nvml;
-mod pci;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,7 +18,7 @@ use std::time::Duration;
 use rollcall_report::{Accelerator, AmdGpu, Gpus, Reading, clean_text};
 
 use self::answers::Answers;
-use self::pci::Function;
+use super::pci::{self, Function};
 use crate::finding::{Finding, Probed, Rule, Verdict};
 use crate::host::HostRoot;
 
@@ -88,6 +87,9 @@ pub(super) fn rules() -> impl Iterator<Item = Rule> {
 /// The device and the board of a DGX Station's display adapter: on another board the same device is
 /// a T1000. Source: "Supported GPUs" in the README of NVIDIA's open kernel modules.
 const DGX_DISPLAY: (u32, (u32, u32)) = (0x1fb0, (pci::NVIDIA, 0x1485));
+
+/// Where a processor of Intel's has its own GPU.
+const INTEL_INTEGRATED: &str = "0000:00:02.0";
 
 /// What the machine's files say of its GPUs.
 #[derive(Debug)]
@@ -228,16 +230,18 @@ impl Made {
         } else if function.is_virtual {
             finding(Verdict::PassedOver, VIRTUAL_FUNCTION, "physfn")
         } else if function.is_passed_through() {
-            // The report has a place for NVIDIA's alone.
-            let is_nvidia = function.vendor == pci::NVIDIA;
-            self.passed_through = self.passed_through.saturating_add(u32::from(is_nvidia));
-            let verdict = if is_nvidia { Verdict::Apart } else { Verdict::PassedOver };
+            // Of other makers it is not known whether they are GPUs.
+            let is_gpu = matches!(function.vendor, pci::NVIDIA | pci::AMD);
+            self.passed_through = self.passed_through.saturating_add(u32::from(is_gpu));
+            let verdict = if is_gpu { Verdict::Apart } else { Verdict::PassedOver };
             finding(verdict, PASSED_THROUGH, "driver")
                 .value(function.driver.as_deref().unwrap_or_default())
         } else if is_display_adapter(function)
             || driver.is_some_and(|driver| driver.displays.contains(address))
         {
-            finding(Verdict::PassedOver, DISPLAY_ADAPTER, "subsystem_device")
+            let finding = finding(Verdict::PassedOver, DISPLAY_ADAPTER, "subsystem_device");
+            // On another board its name alone tells.
+            if is_display_adapter(function) { finding } else { finding.source("nvmlDeviceGetName") }
         } else if is_nvidia_gpu(function) {
             self.expected = self.expected.saturating_add(1);
             self.match_with_driver(function, driver)
@@ -340,11 +344,14 @@ const fn is_no_display(function: &Function) -> bool {
     )
 }
 
-/// Accelerators of other makers. A display of Intel's that is no VGA adapter is a Data Center GPU.
-const fn is_unmeasured(function: &Function) -> bool {
+/// Accelerators of other makers. A display of Intel's that is no VGA adapter is a Data Center GPU,
+/// unless it sits where Intel's processors have their own.
+fn is_unmeasured(function: &Function) -> bool {
     match function.subclass() {
         pci::CLASS_3D | pci::CLASS_PROCESSING_ACCELERATOR => true,
-        pci::CLASS_OTHER_DISPLAY => function.vendor == pci::INTEL,
+        pci::CLASS_OTHER_DISPLAY => {
+            function.vendor == pci::INTEL && function.address != INTEL_INTEGRATED
+        }
         _ => false,
     }
 }
@@ -481,7 +488,7 @@ mod tests {
             ),
             ("a T1000", of_board(0x1fb0, 0x12db, nvidia(0x03_00_00)), UNDRIVEN, (1, 0, 0)),
             ("AMD's bridge", amd(0x06_04_00), NO_GPU, (0, 0, 0)),
-            ("AMD's, handed on", driven_by("vfio-pci", amd(0x12_00_00)), PASSED_THROUGH, (0, 0, 0)),
+            ("AMD's, handed on", driven_by("vfio-pci", amd(0x12_00_00)), PASSED_THROUGH, (0, 1, 0)),
             ("AMD's virtual", virtual_function(amd(0x12_00_00)), VIRTUAL_FUNCTION, (0, 0, 0)),
             ("a Data Center GPU", intel(0x03_80_00), UNMEASURED, (0, 0, 1)),
             ("a processor's graphics", intel(0x03_00_00), OTHER_DISPLAY, (0, 0, 0)),

@@ -1,17 +1,16 @@
 //! Physical network interfaces: adapters of this machine, not what the kernel makes of them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rollcall_report::{Link, Nic, NicKind, Reading, clean_text, error_chain};
 
-use super::{known_text, parse_decimal};
+use super::{known_text, parse_decimal, pci};
 use crate::finding::{Finding, Probed, Rule, Verdict};
 use crate::host::{Attributes, HostRoot, ParseError, ReadError};
 
 const INTERFACES: &str = "/sys/class/net";
 const INFINIBAND_DEVICES: &str = "/sys/class/infiniband";
-
-const PCI_DEVICES: &str = "/sys/bus/pci/devices";
 
 /// A file among the interfaces' folders. Source: Documentation/networking/bonding.rst.
 const BONDING_MASTERS: &str = "bonding_masters";
@@ -31,7 +30,7 @@ const SET_THE_SPEED: &str =
     "set it under overrides.unknownNicSpeeds of the aggregator's cluster file";
 
 /// The rules for network interfaces.
-pub(super) const RULES: [Rule; 18] = [
+pub(super) const RULES: [Rule; 20] = [
     ADAPTER,
     LINK_DOWN,
     SPEED_UNKNOWN,
@@ -42,9 +41,11 @@ pub(super) const RULES: [Rule; 18] = [
     REPRESENTOR,
     PARTITION_KEY,
     PAIR,
+    SAME_PORT,
     INFINIBAND_PORT,
     PORT_OF_INTERFACE,
     ETHERNET_PORT,
+    OTHER_PORT,
     SOFTWARE_PORT,
     PASSED_THROUGH,
     NO_DRIVER,
@@ -84,12 +85,20 @@ const PORT_OF_INTERFACE: Rule =
     Rule::new("port-of-interface", "a port that counts by its interface");
 const ETHERNET_PORT: Rule = Rule::new(
     "ethernet-port",
-    "the RDMA side of an Ethernet adapter, which counts by its interface",
+    "the RDMA side of an Ethernet adapter, whose interface counts where it is visible",
+);
+const OTHER_PORT: Rule = Rule::new(
+    "other-port",
+    "an RDMA device that is neither InfiniBand nor Ethernet, such as a cloud's, beside its interface",
+);
+const SAME_PORT: Rule = Rule::new(
+    "same-port",
+    "a slice of a port that counts already (same phys_port_id), as partitioned adapters have",
 );
 const SOFTWARE_PORT: Rule =
     Rule::new("software-port", "an RDMA device made by software, with no device behind it");
 const PASSED_THROUGH: Rule =
-    Rule::new("passed-through", "handed on to a virtual machine (vfio-pci)");
+    Rule::new("passed-through", "handed on to a virtual machine, where it counts");
 const NO_DRIVER: Rule = Rule::new("no-driver", "an adapter that no driver serves");
 const NOT_VISIBLE: Rule = Rule::new(
     "not-visible",
@@ -148,6 +157,8 @@ struct Interface {
     /// An InfiniBand interface made for a partition key hangs on another interface.
     is_partition: bool,
     port_name: Option<String>,
+    /// The physical port's own name, the same for all slices of it.
+    port_id: Option<String>,
     /// Which of the device's ports it is, counted from 1.
     port_number: Option<u64>,
     master_has_device: bool,
@@ -210,6 +221,7 @@ fn interface(attributes: &Attributes<'_>) -> Result<Option<Interface>, ReadError
         is_virtual_function: attributes.has("device/physfn")?,
         is_partition: attributes.has("parent")?,
         port_name: attributes.read_if_told("phys_port_name")?,
+        port_id: attributes.read_if_told("phys_port_id")?.filter(|id| !id.is_empty()),
         port_number: match attributes.read("dev_port")? {
             Some(text) => parse_decimal(&text).ok().and_then(|number| number.checked_add(1)),
             None => None,
@@ -266,8 +278,8 @@ fn port(
 /// that one which cannot be read is left out.
 fn collect_functions(root: &HostRoot) -> Result<Vec<NetworkFunction>, ReadError> {
     let mut functions = Vec::new();
-    for address in root.list_if_present(PCI_DEVICES)?.unwrap_or_default() {
-        let attributes = root.attributes(format!("{PCI_DEVICES}/{address}"));
+    for address in root.list_if_present(pci::DEVICES)?.unwrap_or_default() {
+        let attributes = root.attributes(format!("{}/{address}", pci::DEVICES));
         let class = attributes.read("class").ok().flatten();
         if !class.is_some_and(|class| class.starts_with(PCI_CLASS_NETWORK)) {
             continue;
@@ -355,26 +367,41 @@ fn build(
     let mut nics = Vec::new();
     let present: Vec<Interface> =
         interfaces.iter().filter_map(|it| it.device.clone().ok().flatten()).collect();
+    let mut port_ids = BTreeSet::new();
     for Candidate { name, device } in interfaces {
         let folder = format!("{INTERFACES}/{name}");
         match device {
             Ok(None) => {
                 findings.push(Finding::new(Verdict::PassedOver, SOFTWARE, &name).source(folder));
             }
-            Ok(Some(interface)) => {
-                findings.push(interface.finding(&name, &folder));
-                if let Ok(kind) = interface.judge() {
-                    nics.push(interface.into_nic(&name, kind));
+            Ok(Some(interface)) => match interface.judge() {
+                Err(rule) => findings.push(interface.passed_over(rule, &name, &folder)),
+                Ok(_) if interface.port_id.as_ref().is_some_and(|id| port_ids.contains(id)) => {
+                    findings.push(interface.passed_over(SAME_PORT, &name, &folder));
                 }
-            }
+                Ok(kind) => {
+                    port_ids.extend(interface.port_id.clone());
+                    // IP over InfiniBand may be switched off while the port works for all else.
+                    let port = ports.iter().find_map(|candidate| {
+                        let port = candidate.device.as_ref().ok()?.as_ref()?;
+                        let is_its = interface.is_of(port) && port.is_infiniband();
+                        (kind == NicKind::Infiniband && is_its).then_some((&candidate.name, port))
+                    });
+                    let (nic, source) = match port {
+                        Some((port_name, port)) => {
+                            (port.to_nic(&name), format!("{}/rate", port_folder(port_name)))
+                        }
+                        None => (interface.into_nic(&name, kind), format!("{folder}/speed")),
+                    };
+                    findings.push(counted(ADAPTER, &nic, &source));
+                    nics.push(nic);
+                }
+            },
             Err(reason) => undecided(&name, &folder, &reason, &mut nics, &mut findings),
         }
     }
     for Candidate { name, device } in ports {
-        let folder = match name.split_once('/') {
-            Some((adapter, port)) => format!("{INFINIBAND_DEVICES}/{adapter}/ports/{port}"),
-            None => format!("{INFINIBAND_DEVICES}/{name}"),
-        };
+        let folder = port_folder(&name);
         let port = match device {
             Ok(Some(port)) => port,
             Ok(None) => {
@@ -389,12 +416,14 @@ fn build(
         };
         let rule = if present.iter().any(|interface| interface.is_of(&port)) {
             PORT_OF_INTERFACE
-        } else if !port.is_infiniband() {
+        } else if port.link_layer.as_deref() == Some("Ethernet") {
             ETHERNET_PORT
+        } else if !port.is_infiniband() {
+            OTHER_PORT
         } else if port.is_virtual_function {
             VIRTUAL_FUNCTION
         } else {
-            let nic = port.into_nic(&name);
+            let nic = port.to_nic(&name);
             findings.push(counted(INFINIBAND_PORT, &nic, &format!("{folder}/rate")));
             nics.push(nic);
             continue;
@@ -404,6 +433,14 @@ fn build(
     nics.sort_by(|left, right| left.name.cmp(&right.name));
     findings.sort_by(|left, right| left.candidate.cmp(&right.candidate));
     Probed { reading: nics, findings }
+}
+
+/// Where a port named `DEVICE/PORT` is.
+fn port_folder(name: &str) -> String {
+    match name.split_once('/') {
+        Some((adapter, port)) => format!("{INFINIBAND_DEVICES}/{adapter}/ports/{port}"),
+        None => format!("{INFINIBAND_DEVICES}/{name}"),
+    }
 }
 
 /// Lists what may be an adapter and cannot be read: its kind is open, its speed failed.
@@ -448,13 +485,13 @@ fn invisible(
         .map(|function| {
             let rule = match function.driver.as_deref() {
                 _ if function.is_virtual_function => VIRTUAL_FUNCTION,
-                Some("vfio-pci") => PASSED_THROUGH,
+                Some(driver) if pci::is_for_virtual_machines(driver) => PASSED_THROUGH,
                 Some(_) => NOT_VISIBLE,
                 None => NO_DRIVER,
             };
             Finding::new(Verdict::PassedOver, rule, &function.address)
                 .value(function.driver.as_deref().unwrap_or_default())
-                .source(format!("{PCI_DEVICES}/{}", function.address))
+                .source(format!("{}/{}", pci::DEVICES, function.address))
         })
         .collect()
 }
@@ -501,25 +538,19 @@ impl Interface {
             && (self.port_number.is_none() || self.port_number == port.number)
     }
 
-    fn finding(&self, name: &str, folder: &str) -> Finding {
-        match self.judge() {
-            Ok(kind) => {
-                counted(ADAPTER, &self.clone().into_nic(name, kind), &format!("{folder}/speed"))
-            }
-            Err(rule) => {
-                let (attribute, value) = match rule {
-                    OTHER_LINK_TYPE => ("type", self.hardware_type.as_deref()),
-                    OTHER_BUS => ("device/subsystem", self.bus.as_deref()),
-                    VIRTUAL_FUNCTION => ("device/physfn", None),
-                    REPRESENTOR => ("phys_port_name", self.port_name.as_deref()),
-                    PARTITION_KEY => ("parent", None),
-                    _ => ("master", None),
-                };
-                Finding::new(Verdict::PassedOver, rule, name)
-                    .value(value.unwrap_or_default())
-                    .source(format!("{folder}/{attribute}"))
-            }
-        }
+    fn passed_over(&self, rule: Rule, name: &str, folder: &str) -> Finding {
+        let (attribute, value) = match rule {
+            OTHER_LINK_TYPE => ("type", self.hardware_type.as_deref()),
+            OTHER_BUS => ("device/subsystem", self.bus.as_deref()),
+            VIRTUAL_FUNCTION => ("device/physfn", None),
+            REPRESENTOR => ("phys_port_name", self.port_name.as_deref()),
+            PARTITION_KEY => ("parent", None),
+            SAME_PORT => ("phys_port_id", self.port_id.as_deref()),
+            _ => ("master", None),
+        };
+        Finding::new(Verdict::PassedOver, rule, name)
+            .value(value.unwrap_or_default())
+            .source(format!("{folder}/{attribute}"))
     }
 
     fn link(&self) -> Link {
@@ -549,7 +580,7 @@ impl Port {
         self.link_layer.as_deref() == Some("InfiniBand")
     }
 
-    fn into_nic(self, name: &str) -> Nic {
+    fn to_nic(&self, name: &str) -> Nic {
         // For example `4: ACTIVE`.
         let link = match self.state.as_deref().and_then(|state| state.split(':').next()) {
             Some("4") => Link::Up,
@@ -560,20 +591,21 @@ impl Port {
             name: clean_text(name),
             kind: NicKind::Infiniband,
             link,
-            speed_mbps: if link == Link::Down { Reading::Absent } else { self.rate_mbps },
-            driver: self.driver,
+            speed_mbps: if link == Link::Down { Reading::Absent } else { self.rate_mbps.clone() },
+            driver: self.driver.clone(),
         }
     }
 }
 
-/// Whether a port's name is that of a virtual function or a sub-function, such as `pf0vf12`,
-/// `c1pf0vf2` or `pf0sf3`. Source: Documentation/networking/switchdev.rst, "Port Netdev Naming".
+/// Whether a port's name is that of a function or a sub-function in the adapter's switch, such as
+/// `pf0vf12`, `c1pf0vf2`, `pf0sf3` or, for the host of a `SmartNIC`, `pf0`; the port to the outside is
+/// `p0`. Source: Documentation/networking/switchdev.rst, "Port Netdev Naming", and
+/// `__devlink_port_phys_port_name_get`.
 fn is_representor(port_name: &str) -> bool {
     let name = port_name.strip_prefix('c').and_then(after_number).unwrap_or(port_name);
-    let function = name.strip_prefix("pf").and_then(after_number).and_then(|rest| {
-        rest.strip_prefix("vf").or_else(|| rest.strip_prefix("sf")).and_then(after_number)
-    });
-    function == Some("")
+    let Some(rest) = name.strip_prefix("pf").and_then(after_number) else { return false };
+    let function = rest.strip_prefix("vf").or_else(|| rest.strip_prefix("sf"));
+    rest.is_empty() || function.and_then(after_number) == Some("")
 }
 
 /// What follows the number that a text begins with.
@@ -601,6 +633,7 @@ mod tests {
             is_virtual_function: false,
             is_partition: false,
             port_name: None,
+            port_id: None,
             port_number: None,
             master_has_device: false,
             operational_state: Some("up".into()),
@@ -790,6 +823,12 @@ mod tests {
                 port(|it| it.link_layer = Some("Ethernet".into())),
                 ETHERNET_PORT,
             ),
+            (
+                "a cloud's",
+                ipoib(None),
+                port(|it| it.link_layer = Some("Unspecified".into())),
+                OTHER_PORT,
+            ),
             ("a VF", ipoib(None), port(|it| it.is_virtual_function = true), VIRTUAL_FUNCTION),
         ] {
             let probed = build(vec![named("ib0", interface)], vec![named("mlx5_0/1", port)], &[]);
@@ -803,6 +842,39 @@ mod tests {
         let software = Candidate { name: "rxe0/1".into(), device: Ok(None) };
         let probed = build(vec![], vec![software], &[]);
         assert_eq!((probed.reading.len(), probed.findings[0].rule), (0, SOFTWARE_PORT));
+    }
+
+    #[test]
+    fn a_port_speaks_for_its_ipoib_interface() {
+        let switched_off = interface(|it| {
+            it.hardware_type = Some("32".into());
+            it.port_number = Some(1);
+            it.operational_state = Some("down".into());
+            it.speed_mbps = Reading::Absent;
+        });
+        let its = port(|it| it.device = PathBuf::from(DEVICE));
+        let probed = build(vec![named("ib0", switched_off)], vec![named("mlx5_0/1", its)], &[]);
+        assert_eq!(probed.reading.len(), 1);
+        let nic = &probed.reading[0];
+        assert_eq!((nic.name.as_str(), nic.link), ("ib0", Link::Up));
+        assert_eq!(nic.speed_mbps, Reading::Known(400_000));
+        assert_eq!(probed.findings[0].source, "/sys/class/infiniband/mlx5_0/ports/1/rate");
+    }
+
+    #[test]
+    fn slices_of_one_port_count_once() {
+        let slice =
+            |id: &str| interface(|it| it.port_id = Some(id.to_owned()).filter(|id| !id.is_empty()));
+        let names = ["eno1", "eno2", "eno3", "eno4", "eno5"];
+        let interfaces = names
+            .iter()
+            .zip(["aa", "bb", "aa", "", ""])
+            .map(|(name, id)| named(name, slice(id)))
+            .collect();
+        let probed = build(interfaces, vec![], &[]);
+        let counted: Vec<&str> = probed.reading.iter().map(|nic| nic.name.as_str()).collect();
+        assert_eq!(counted, ["eno1", "eno2", "eno4", "eno5"]);
+        assert_eq!(probed.findings[2].rule, SAME_PORT);
     }
 
     #[test]
@@ -881,10 +953,10 @@ mod tests {
 
     #[test]
     fn representors() {
-        for name in ["pf0vf1", "pf1vf127", "pf0sf88", "c1pf0vf2"] {
+        for name in ["pf0vf1", "pf1vf127", "pf0sf88", "c1pf0vf2", "pf0", "c1pf0"] {
             assert!(is_representor(name), "{name}");
         }
-        for name in ["p0", "pf0", "pf0vf", "vf1", "pfvf1", "pf0vf1x", "pf0xf1", ""] {
+        for name in ["p0", "p0s1", "c1p0", "pf", "pf0vf", "vf1", "pfvf1", "pf0vf1x", "pf0xf1", ""] {
             assert!(!is_representor(name), "{name}");
         }
     }

@@ -54,7 +54,11 @@ impl GpuStates {
             expected: sum(expected),
             usable: sum(usable),
             lost: expected.zip(usable).map(|(expected, usable)| expected.saturating_sub(usable)),
-            passed_through: Some(gpus.passed_through.into()),
+            passed_through: gpus
+                .nvidia_pci_devices
+                .failure()
+                .is_none()
+                .then_some(gpus.passed_through.into()),
             counted,
         }
     }

@@ -130,7 +130,11 @@ fn carry_known_gpus(
     // What comes from the bus is worth nothing where the bus could not be read.
     let named: Vec<String> = if is_scanned { gpus.lost.clone() } else { Vec::new() };
     if !is_scanned {
-        gpus.nvidia_pci_devices = keep(&before.nvidia_pci_devices, gpus.nvidia_pci_devices);
+        gpus.nvidia_pci_devices = match (&before.nvidia_pci_devices, gpus.nvidia_pci_devices) {
+            // There was no bus: that is known, too.
+            (Reading::Absent, Reading::Failed { .. }) => Reading::Absent,
+            (before, reported) => keep(before, reported),
+        };
         gpus.passed_through = before.passed_through;
         gpus.unmeasured.clone_from(&before.unmeasured);
         gpus.lost.clone_from(&before.lost);

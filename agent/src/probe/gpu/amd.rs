@@ -6,9 +6,9 @@
 
 use rollcall_report::{AmdGpu, Reading, clean_text};
 
-use super::pci::{self, Function};
 use crate::finding::{Finding, Rule, Verdict};
 use crate::host::{HostRoot, ReadError};
+use crate::probe::pci::{self, Function};
 use crate::probe::{known_text, parse_decimal};
 
 /// The rules for AMD's GPUs.

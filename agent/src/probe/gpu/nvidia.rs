@@ -7,8 +7,8 @@ use rollcall_report::{
 };
 
 use super::answers::{Answer, Answers, Code, DeviceAnswers, DriverAnswers, signal_name};
-use super::pci::sysfs_address;
 use crate::finding::{Finding, Rule, Verdict};
+use crate::probe::pci::sysfs_address;
 use crate::probe::{known_text, mib};
 
 /// The rules for what the driver answers.
@@ -183,7 +183,8 @@ fn of_devices(answers: &DriverAnswers) -> Driver {
                     .source(call)
                     .advice(code.words());
                 driver.findings.push(finding);
-                failures.push(GpuFailure { index, reason: clean_text(&code.to_string()) });
+                let reason = clean_text(&format!("{}: {code}", gpu_name(index)));
+                failures.push(GpuFailure { index, reason });
             }
         }
     }
@@ -274,7 +275,9 @@ fn memory(
 ) -> Result<(Reading<u64>, Finding), (Code, &'static str)> {
     const CALL: &str = "nvmlDeviceGetMemoryInfo_v2";
     let finding = |verdict, rule| Finding::new(verdict, rule, &gpu_name(index)).source(CALL);
-    let failed = |code: Code| Reading::failed(&format!("the GPU's memory is not told: {code}"));
+    let failed = |code: Code| {
+        Reading::failed(&format!("the memory of {} is not told: {code}", gpu_name(index)))
+    };
     Ok(match device.memory_total {
         Answer::Value(bytes) if bytes > 0 => {
             (Reading::Known(bytes), finding(Verdict::Measured, GPU_MEMORY).value(mib(bytes)))

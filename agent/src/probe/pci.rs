@@ -1,4 +1,4 @@
-//! The PCI functions that may be GPUs or other accelerators, as sysfs has them.
+//! PCI functions as sysfs has them, above all those that may be GPUs or other accelerators.
 
 use crate::host::{Attributes, HostRoot, ParseError, ReadError};
 
@@ -47,13 +47,9 @@ impl Function {
             || matches!(base, BASE_CLASS_DISPLAY | BASE_CLASS_ACCELERATOR)
     }
 
-    /// Whether a virtual machine has it: it is bound to vfio-pci, to one of its variants for a
-    /// device (`nvgrace_gpu_vfio_pci`) or to pci-stub. Source: Documentation/driver-api/vfio.rst.
+    /// Whether a virtual machine has it.
     pub(super) fn is_passed_through(&self) -> bool {
-        self.driver.as_deref().is_some_and(|driver| {
-            let driver = driver.replace('-', "_");
-            driver == "pci_stub" || driver == "vfio_pci" || driver.ends_with("_vfio_pci")
-        })
+        self.driver.as_deref().is_some_and(is_for_virtual_machines)
     }
 
     /// The file that says it.
@@ -62,13 +58,27 @@ impl Function {
     }
 }
 
+/// Whether a driver holds a device for virtual machines: vfio-pci, one of its variants for a device
+/// (`nvgrace_gpu_vfio_pci`, `mlx5_vfio_pci`) or pci-stub. Source: Documentation/driver-api/vfio.rst.
+pub(super) fn is_for_virtual_machines(driver: &str) -> bool {
+    let driver = driver.replace('-', "_");
+    driver == "pci_stub" || driver == "vfio_pci" || driver.ends_with("_vfio_pci")
+}
+
 /// The candidates among the machine's PCI functions, in the order of their addresses; `None` where
 /// it has no PCI bus.
 pub(super) fn collect(root: &HostRoot) -> Result<Option<Vec<Function>>, ReadError> {
-    let Some(addresses) = root.list_if_present(DEVICES)? else {
-        // Every kernel has this folder: without it, /sys is what is missing.
-        root.resolve("/sys/devices")?;
-        return Ok(None);
+    // Every kernel has this folder: without it, /sys is what is missing.
+    let has_bridge = root.list("/sys/devices")?.iter().any(|name| name.starts_with("pci"));
+    let addresses = match root.list(DEVICES) {
+        Ok(addresses) if addresses.is_empty() && has_bridge => {
+            return Err(ReadError::Contradiction {
+                path: DEVICES.into(),
+                words: "it is empty, and /sys/devices has PCI bridges: is all of /sys there?",
+            });
+        }
+        Err(ReadError::Missing { .. }) if !has_bridge => return Ok(None),
+        result => result?,
     };
     let mut functions = Vec::new();
     for address in addresses {
@@ -143,6 +153,28 @@ mod tests {
         for bad in ["", "0x", "10de", "0x+1", "0x1000000", "0xg"] {
             assert!(parse_id(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_bus_that_is_gone_has_not_no_gpus() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let make = |path: &str| {
+            std::fs::create_dir_all(folder.path().join(path)).expect("a folder");
+        };
+        let root = HostRoot::new(folder.path());
+        assert!(collect(&root).is_err(), "without /sys nothing is known");
+        make("sys/devices/virtual");
+        assert_eq!(collect(&root).expect("read"), None);
+        make("sys/devices/pci0000:00");
+        assert!(collect(&root).is_err(), "the bus is missing");
+        make("sys/bus/pci/devices");
+        assert!(collect(&root).is_err(), "the bus is empty");
+        make("sys/bus/pci/devices/0000:00:00.0");
+        for (name, text) in [("vendor", "0x8086"), ("device", "0x0d57"), ("class", "0x060000")] {
+            let path = folder.path().join("sys/bus/pci/devices/0000:00:00.0").join(name);
+            std::fs::write(path, text).expect("written");
+        }
+        assert_eq!(collect(&root).expect("read"), Some(Vec::new()));
     }
 
     #[test]
