@@ -130,6 +130,9 @@ impl Metrics {
         let health = report.health.clone().unwrap_or_default();
         for subject in Subject::ALL {
             let since = health.failing_since.get(&subject).copied().unwrap_or(0);
+            // A number that is not believed fails its subject after the probe.
+            let failed = self.probe_failed.with_label_values(&[subject.as_str()]);
+            failed.set((since > 0).into());
             let gauge = self.failing_since.with_label_values(&[subject.as_str()]);
             gauge.set(i64::try_from(since).unwrap_or(i64::MAX));
         }
