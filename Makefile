@@ -23,6 +23,8 @@ build: prerequisites ## Builds all programs.
 
 .PHONY: test
 test: prerequisites ## Passes all tests that need no cluster.
+	@# What the probes are compared with, and devices are made with; without them, tests show as not run.
+	-@command -v ethtool >/dev/null && command -v ip >/dev/null || tests/install.sh ethtool iproute2
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace
 	tests/demo.sh $(TARGET_DIR)/debug </dev/null
