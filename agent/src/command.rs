@@ -80,7 +80,6 @@ fn print_report(config: &NodeConfig) -> Result<(), CommandError> {
 
 fn explain(config: &ExplainConfig) -> Result<(), CommandError> {
     let Taken { identity, survey, .. } = take(&config.node, open(&config.node)?)?;
-    let survey = report::without_the_impossible(survey, &identity);
     match config.output {
         Output::Table => print(&explain::tables(&survey.inventory, &survey.explanation)),
         Output::Json => print_json(&ExplanationView {

@@ -5,9 +5,7 @@ use rollcall_report::{Attachment, Inventory, Link, NodeName, Reading, Subject};
 use serde::Serialize;
 
 use crate::finding::{Explanation, Finding, Rule, Verdict};
-use crate::probe::mib;
-
-const MIB: u64 = 1024 * 1024;
+use crate::probe::{MIB, mib};
 
 /// An explanation as programs get it.
 #[derive(Debug, Serialize)]

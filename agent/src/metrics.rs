@@ -130,9 +130,6 @@ impl Metrics {
         let health = report.health.clone().unwrap_or_default();
         for subject in Subject::ALL {
             let since = health.failing_since.get(&subject).copied().unwrap_or(0);
-            // A number that is not believed fails its subject after the probe.
-            let failed = self.probe_failed.with_label_values(&[subject.as_str()]);
-            failed.set((since > 0).into());
             let gauge = self.failing_since.with_label_values(&[subject.as_str()]);
             gauge.set(i64::try_from(since).unwrap_or(i64::MAX));
         }
@@ -148,11 +145,14 @@ impl Metrics {
         if let Some(&on_bus) = gpus.nvidia_pci_devices.known() {
             set("expected", i64::from(on_bus) + number(amd));
         }
-        if gpus.nvidia_driver.failure().is_none() {
+        let is_bus_known = gpus.nvidia_pci_devices.failure().is_none();
+        if gpus.nvidia_driver.failure().is_none() && gpus.amd.failure().is_none() {
             set("usable", number(nvidia.unwrap_or(0)) + number(answering));
+        }
+        if gpus.nvidia_driver.failure().is_none() && is_bus_known {
             set("lost", number(gpus.lost.len()));
         }
-        if gpus.nvidia_pci_devices.failure().is_none() {
+        if is_bus_known {
             set("passed_through", i64::from(gpus.passed_through));
             set("unmeasured", number(gpus.unmeasured.len()));
         }
@@ -232,5 +232,34 @@ mod tests {
         assert!(!text.contains(last_accepted), "{text}");
         assert!(text.contains("rollcall_agent_reports_total{outcome=\"accepted\"} 1"), "{text}");
         assert!(text.contains("rollcall_agent_probe_duration_seconds_count 2"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_known_of_gpus_is_no_zero() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).expect("a new registry is empty");
+        let example = include_str!("../../report/examples/v1-health.json");
+        let mut report: NodeReport = serde_json::from_str(example).expect("a report");
+        let states = |report: &NodeReport| {
+            metrics.noted(report);
+            let text = text(&registry);
+            let lines =
+                text.lines().filter_map(|line| line.strip_prefix("rollcall_agent_gpus{state="));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let all = [
+            r#""expected"} 6"#,
+            r#""lost"} 1"#,
+            r#""passed_through"} 0"#,
+            r#""unmeasured"} 0"#,
+            r#""usable"} 6"#,
+        ];
+        assert_eq!(states(&report), all);
+        let Reading::Known(gpus) = &mut report.inventory.gpus else { panic!("no GPUs") };
+        gpus.nvidia_pci_devices = Reading::failed("EIO");
+        assert_eq!(states(&report), [r#""usable"} 6"#], "the bus alone tells the others");
+        let Reading::Known(gpus) = &mut report.inventory.gpus else { panic!("no GPUs") };
+        gpus.amd = Reading::failed("EIO");
+        assert_eq!(states(&report), [] as [&str; 0]);
     }
 }

@@ -36,6 +36,9 @@ const FILES_DEADLINE: Duration = Duration::from_secs(30);
 /// What holds for every subject while one of them does not answer.
 const NO_ANSWER: Rule = Rule::new("no-answer", "a file of the machine does not answer");
 
+/// A subject that holds a number which no machine has.
+const NOT_BELIEVED: Rule = Rule::new("not-believed", "a number that no machine has");
+
 /// What a probe can be told.
 #[derive(Debug, Clone)]
 pub struct ProbeOptions {
@@ -56,6 +59,23 @@ pub struct Survey {
     pub inventory: Inventory,
     /// What it was made of.
     pub explanation: Explanation,
+}
+
+impl Survey {
+    /// Makes failed readings of what no machine has, and says so among the findings: an aggregator
+    /// refuses a report that cannot be true, and is to take the rest.
+    fn believed(mut self) -> Self {
+        // Each subject fails once; a failed one has nothing more to disbelieve.
+        for _ in Subject::ALL {
+            let Err(problem) = self.inventory.check() else { break };
+            let Some(subject) = problem.subject() else { break };
+            let reason = format!("what was read cannot be true: {problem}");
+            self.inventory.fail(subject, &reason);
+            let finding = Finding::new(Verdict::Failed, NOT_BELIEVED, subject.as_str());
+            self.explanation.entry(subject).or_default().push(finding.value(reason));
+        }
+        self
+    }
 }
 
 /// Takes inventories of one host, one after the other.
@@ -99,7 +119,7 @@ impl Prober {
         let files = self.files.run(FILES_DEADLINE, move || Files::read(&root, &options)).await?;
         let files = match files {
             Outcome::Done(files) => files,
-            Outcome::Hangs(time) => return Ok(unanswered(time)),
+            Outcome::Hangs => return Ok(unanswered()),
         };
         self.nvml_answers =
             if files.bus.concerns_nvidia() { Some(self.nvml.answers().await) } else { None };
@@ -132,14 +152,15 @@ struct Files {
 
 impl Files {
     fn read(root: &HostRoot, options: &ProbeOptions) -> Self {
+        let functions = pci::probe(root);
         Self {
             machine: machine::probe(root),
             cpu: cpu::probe(root),
             memory: memory::probe(root),
             swap: memory::probe_swap(root),
             disks: disk::probe(root, options.count_removable),
-            nics: network::probe(root),
-            bus: gpu::look(root),
+            nics: network::probe(root, functions.known().map_or(&[], Vec::as_slice)),
+            bus: gpu::look(root, &functions),
         }
     }
 
@@ -155,31 +176,27 @@ impl Files {
             nics: keep(&mut explanation, Subject::Nics, self.nics),
             gpus: keep(&mut explanation, Subject::Gpus, gpus),
         };
-        Survey { inventory, explanation }
+        Survey { inventory, explanation }.believed()
     }
 }
 
-/// The survey of a machine whose files are being read for so long already.
-fn unanswered(time: Duration) -> Survey {
-    // Rounded, so that a report does not change with every second.
-    let minutes = time.as_secs() / 60;
-    let reason = format!(
-        "a file of this machine has not answered for {}: look for hung tasks in the kernel's log",
-        if minutes == 0 { "half a minute".to_owned() } else { format!("{minutes} min or more") }
-    );
+/// The survey of a machine of which a file does not answer.
+fn unanswered() -> Survey {
+    // The same at every report: since when, the health tells.
+    let reason = "a file of this machine does not answer: look for hung tasks in the kernel's log";
     let mut explanation = Explanation::new();
     for subject in Subject::ALL {
-        let finding = Finding::new(Verdict::Failed, NO_ANSWER, subject.as_str()).value(&reason);
+        let finding = Finding::new(Verdict::Failed, NO_ANSWER, subject.as_str()).value(reason);
         explanation.insert(subject, vec![finding]);
     }
     let inventory = Inventory {
-        machine: Reading::failed(&reason),
-        cpu: Reading::failed(&reason),
-        memory: Reading::failed(&reason),
-        swap: Reading::failed(&reason),
-        disks: Reading::failed(&reason),
-        nics: Reading::failed(&reason),
-        gpus: Reading::failed(&reason),
+        machine: Reading::failed(reason),
+        cpu: Reading::failed(reason),
+        memory: Reading::failed(reason),
+        swap: Reading::failed(reason),
+        disks: Reading::failed(reason),
+        nics: Reading::failed(reason),
+        gpus: Reading::failed(reason),
     };
     Survey { inventory, explanation }
 }
@@ -225,9 +242,12 @@ fn parse_range_list(text: &str) -> Result<BTreeSet<u32>, ParseError> {
     Ok(numbers)
 }
 
+/// A MiB in bytes.
+pub(crate) const MIB: u64 = 1024 * 1024;
+
 /// Bytes as the document has them.
 pub(crate) fn mib(bytes: u64) -> String {
-    format!("{} MiB", bytes / (1024 * 1024))
+    format!("{} MiB", bytes / MIB)
 }
 
 /// Every rule of counting, by subject.
@@ -244,4 +264,41 @@ pub fn rules() -> Vec<(Subject, Rule)> {
         .flat_map(|(subject, rules)| rules.iter().map(move |&rule| (subject, rule)))
         .chain(gpu::rules().map(|rule| (Subject::Gpus, rule)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rollcall_report::Attachment;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_true_fails_by_itself() {
+        let disk = Disk {
+            name: "sda".into(),
+            size_bytes: Reading::Known(1),
+            attachment: Attachment::Local,
+            model: None,
+            rotational: None,
+        };
+        let inventory = Inventory {
+            machine: Reading::Absent,
+            cpu: Reading::Absent,
+            memory: Reading::Absent,
+            swap: Reading::Known(Swap { total_bytes: u64::MAX, zram_bytes: 0 }),
+            disks: Reading::Known(vec![disk.clone(), disk]),
+            nics: Reading::Known(Vec::new()),
+            gpus: Reading::Absent,
+        };
+        let survey = Survey { inventory, explanation: Explanation::new() }.believed();
+        assert_eq!(survey.inventory.check(), Ok(()));
+        let failures = survey.inventory.failures();
+        let failed: Vec<Subject> = failures.iter().map(|(subject, _)| *subject).collect();
+        assert_eq!(failed, [Subject::Swap, Subject::Disks]);
+        assert!(failures[1].1.contains("names \"sda\" twice"), "{failures:?}");
+        assert_eq!(survey.inventory.nics, Reading::Known(Vec::new()));
+        for subject in failed {
+            assert_eq!(survey.explanation[&subject][0].rule, NOT_BELIEVED);
+        }
+    }
 }

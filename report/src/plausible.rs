@@ -96,13 +96,24 @@ impl NodeReport {
             return Err(Implausible::SchemaVersion { found: self.schema_version });
         }
         text("agent.version", &self.agent.version)?;
+        self.inventory.check()?;
+        self.check_explanation()
+    }
+}
+
+impl Inventory {
+    /// Checks what a machine can have: bounds of numbers, texts, unique names.
+    ///
+    /// # Errors
+    ///
+    /// The first thing found that cannot be true.
+    pub fn check(&self) -> Result<(), Implausible> {
         self.check_machine()?;
         self.check_disks()?;
         self.check_nics()?;
         self.check_gpus()?;
         self.check_amd_gpus()?;
-        self.check_reasons()?;
-        self.check_explanation()
+        self.check_reasons()
     }
 
     /// Every reason, also those that [`Inventory::failures`] leaves out behind a first one.
@@ -111,7 +122,7 @@ impl NodeReport {
             let field = || format!("inventory.{field}.failed.reason");
             reading.failure().map_or(Ok(()), |reason| text(&field(), reason))
         }
-        let Inventory { machine, cpu, memory, swap, disks, nics, gpus } = &self.inventory;
+        let Inventory { machine, cpu, memory, swap, disks, nics, gpus } = self;
         reason("machine", machine)?;
         reason("cpu", cpu)?;
         reason("memory", memory)?;
@@ -145,7 +156,7 @@ impl NodeReport {
     }
 
     fn check_machine(&self) -> Result<(), Implausible> {
-        if let Some(machine) = self.inventory.machine.known() {
+        if let Some(machine) = self.machine.known() {
             text("inventory.machine.architecture", &machine.architecture)?;
             let fields = [
                 ("operatingSystem", &machine.operating_system),
@@ -158,7 +169,7 @@ impl NodeReport {
                 optional_text(&format!("inventory.machine.{name}"), value.as_deref())?;
             }
         }
-        if let Some(cpu) = self.inventory.cpu.known() {
+        if let Some(cpu) = self.cpu.known() {
             number("inventory.cpu.online", cpu.online.into(), 1, MAX_CPUS)?;
             for (name, value) in
                 [("cores", cpu.cores), ("sockets", cpu.sockets), ("numaNodes", cpu.numa_nodes)]
@@ -169,12 +180,12 @@ impl NodeReport {
             optional_text("inventory.cpu.model", cpu.model.as_deref())?;
             optional_text("inventory.cpu.vendor", cpu.vendor.as_deref())?;
         }
-        if let Some(memory) = self.inventory.memory.known() {
+        if let Some(memory) = self.memory.known() {
             number("inventory.memory.totalBytes", memory.total_bytes, 1, MAX_MEMORY_BYTES)?;
             let installed = memory.installed_bytes.known().copied().unwrap_or(1);
             number("inventory.memory.installedBytes", installed, 1, MAX_MEMORY_BYTES)?;
         }
-        if let Some(swap) = self.inventory.swap.known() {
+        if let Some(swap) = self.swap.known() {
             number("inventory.swap.totalBytes", swap.total_bytes, 0, MAX_MEMORY_BYTES)?;
             number("inventory.swap.zramBytes", swap.zram_bytes, 0, MAX_MEMORY_BYTES)?;
         }
@@ -182,7 +193,7 @@ impl NodeReport {
     }
 
     fn check_disks(&self) -> Result<(), Implausible> {
-        let Some(disks) = self.inventory.disks.known() else { return Ok(()) };
+        let Some(disks) = self.disks.known() else { return Ok(()) };
         number("the number of inventory.disks", count(disks), 0, MAX_DISKS)?;
         unique("inventory.disks", disks.iter().map(|disk| disk.name.as_str()))?;
         let mut total = 0_u64;
@@ -199,7 +210,7 @@ impl NodeReport {
     }
 
     fn check_nics(&self) -> Result<(), Implausible> {
-        let Some(nics) = self.inventory.nics.known() else { return Ok(()) };
+        let Some(nics) = self.nics.known() else { return Ok(()) };
         number("the number of inventory.nics", count(nics), 0, MAX_NICS)?;
         unique("inventory.nics", nics.iter().map(|nic| nic.name.as_str()))?;
         for nic in nics {
@@ -214,7 +225,7 @@ impl NodeReport {
     }
 
     fn check_gpus(&self) -> Result<(), Implausible> {
-        let Some(gpus) = self.inventory.gpus.known() else { return Ok(()) };
+        let Some(gpus) = self.gpus.known() else { return Ok(()) };
         let on_bus = gpus.nvidia_pci_devices.known().copied().unwrap_or(0);
         number("inventory.gpus.nvidiaPciDevices", on_bus.into(), 0, MAX_GPUS)?;
         number("inventory.gpus.passedThrough", gpus.passed_through.into(), 0, MAX_GPUS)?;
@@ -257,9 +268,9 @@ impl NodeReport {
     }
 }
 
-impl NodeReport {
+impl Inventory {
     fn check_amd_gpus(&self) -> Result<(), Implausible> {
-        let Some(gpus) = self.inventory.gpus.known() else { return Ok(()) };
+        let Some(gpus) = self.gpus.known() else { return Ok(()) };
         number("the number of inventory.gpus.lost", count(&gpus.lost), 0, MAX_GPUS)?;
         for address in &gpus.lost {
             text("inventory.gpus.lost", address)?;
@@ -278,7 +289,9 @@ impl NodeReport {
         }
         Ok(())
     }
+}
 
+impl NodeReport {
     /// What is only for people is bounded like the rest: it is shown and kept, too.
     fn check_explanation(&self) -> Result<(), Implausible> {
         number("the number of passedOver", count(&self.passed_over), 0, MAX_RULES)?;

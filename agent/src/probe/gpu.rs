@@ -102,12 +102,12 @@ pub(super) struct Bus {
     has_nvidia_module: bool,
 }
 
-/// Reads what the machine's files say of its GPUs.
-pub(super) fn look(root: &HostRoot) -> Bus {
-    let functions = match pci::collect(root) {
-        Ok(functions) => functions.map_or(Reading::Absent, Reading::Known),
-        Err(error) => Reading::from(Err(error)),
-    };
+/// Reads what the machine's files say of its GPUs, which are among these functions.
+pub(super) fn look(root: &HostRoot, functions: &Reading<Vec<Function>>) -> Bus {
+    let functions = functions.clone().map(|mut functions| {
+        functions.retain(Function::may_be_gpu);
+        functions
+    });
     let amd = functions.known().into_iter().flatten().filter(|function| is_amd_gpu(function));
     Bus {
         amd: amd.map(|it| (it.address.clone(), amd::look(root, it))).collect(),
@@ -382,6 +382,7 @@ mod tests {
 
     fn function(address: &str, vendor: u32, class: u32) -> Function {
         Function {
+            path: PathBuf::new(),
             address: address.to_owned(),
             vendor,
             device: 0x2330,
@@ -766,6 +767,7 @@ mod tests {
         ];
         (0_u8..6, vendor, any::<u32>(), class, any::<bool>(), driver).prop_map(
             |(bus, vendor, device, class, is_virtual, driver)| Function {
+                path: PathBuf::new(),
                 address: format!("0000:{bus:02x}:00.0"),
                 vendor,
                 device,

@@ -15,9 +15,6 @@ const INFINIBAND_DEVICES: &str = "/sys/class/infiniband";
 /// A file among the interfaces' folders. Source: Documentation/networking/bonding.rst.
 const BONDING_MASTERS: &str = "bonding_masters";
 
-/// The base class of network controllers. Source: `include/linux/pci_ids.h`.
-const PCI_CLASS_NETWORK: &str = "0x02";
-
 /// The buses that carry a machine's adapters. Others have a `device` too: `usb` the NIC of a
 /// management controller, `auxiliary` a slice of an adapter that counts itself. On Hyper-V
 /// (`vmbus`), Xen, Power's and s390's partitions (`vio`, `ccwgroup`) the only adapters that a machine
@@ -120,19 +117,19 @@ const EXCLUSIONS: [Exclusion; 6] = [
 ];
 
 /// Lists the host's adapters: those with an interface here, and the InfiniBand ports without one.
-/// The interfaces are those of the network namespace that `/sys` was mounted in.
-pub(super) fn probe(root: &HostRoot) -> Probed<Reading<Vec<Nic>>> {
-    match read(root) {
+/// The interfaces are those of the network namespace that `/sys` was mounted in. `functions` are there
+/// to tell which adapters have no interface here: without them the others count as well.
+pub(super) fn probe(root: &HostRoot, functions: &[pci::Function]) -> Probed<Reading<Vec<Nic>>> {
+    match read(root, functions) {
         Ok(Probed { reading, findings }) => Probed { reading: Reading::Known(reading), findings },
         Err(error) => Probed::failed("interfaces", UNREADABLE, &error),
     }
 }
 
-fn read(root: &HostRoot) -> Result<Probed<Vec<Nic>>, ReadError> {
+fn read(root: &HostRoot, functions: &[pci::Function]) -> Result<Probed<Vec<Nic>>, ReadError> {
     let interfaces = collect_interfaces(root)?;
     let ports = collect_ports(root)?;
-    let functions = collect_functions(root)?;
-    Ok(build(interfaces, ports, &functions))
+    Ok(build(&interfaces, &ports, functions))
 }
 
 /// Something among the interfaces or ports, by its name.
@@ -141,6 +138,12 @@ struct Candidate<T> {
     name: String,
     /// `None`: no device is behind it.
     device: Result<Option<T>, String>,
+}
+
+impl<T> Candidate<T> {
+    fn known(&self) -> Option<&T> {
+        self.device.as_ref().ok()?.as_ref()
+    }
 }
 
 /// What sysfs says of a network interface that has a device.
@@ -178,16 +181,6 @@ struct Port {
     link_layer: Option<String>,
     state: Option<String>,
     rate_mbps: Reading<u64>,
-    driver: Option<String>,
-}
-
-/// An adapter as PCI has it. Source: Documentation/ABI/testing/sysfs-bus-pci.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct NetworkFunction {
-    address: String,
-    /// The device's folder under `/sys/devices`.
-    path: PathBuf,
-    is_virtual_function: bool,
     driver: Option<String>,
 }
 
@@ -274,27 +267,6 @@ fn port(
     }))
 }
 
-/// The network adapters on the PCI bus. They are there to tell which have no interface here, so
-/// that one which cannot be read is left out.
-fn collect_functions(root: &HostRoot) -> Result<Vec<NetworkFunction>, ReadError> {
-    let mut functions = Vec::new();
-    for address in root.list_if_present(pci::DEVICES)?.unwrap_or_default() {
-        let attributes = root.attributes(format!("{}/{address}", pci::DEVICES));
-        let class = attributes.read("class").ok().flatten();
-        if !class.is_some_and(|class| class.starts_with(PCI_CLASS_NETWORK)) {
-            continue;
-        }
-        let Ok(Some(path)) = attributes.resolve("") else { continue };
-        functions.push(NetworkFunction {
-            address,
-            path,
-            is_virtual_function: attributes.has("physfn").unwrap_or(false),
-            driver: attributes.link_name("driver").unwrap_or(None),
-        });
-    }
-    Ok(functions)
-}
-
 /// The bus of a device whose `subsystem` is not told, from where it is.
 fn bus_of(device: &Path) -> Option<&'static str> {
     let parts: Vec<&str> = device.iter().filter_map(|part| part.to_str()).collect();
@@ -359,62 +331,67 @@ fn parse_rate(text: &str) -> Result<Option<u64>, ParseError> {
 
 /// Makes the list of adapters from what was collected, in the order of their names.
 fn build(
-    interfaces: Vec<Candidate<Interface>>,
-    ports: Vec<Candidate<Port>>,
-    functions: &[NetworkFunction],
+    interfaces: &[Candidate<Interface>],
+    ports: &[Candidate<Port>],
+    functions: &[pci::Function],
 ) -> Probed<Vec<Nic>> {
-    let mut findings = invisible(&interfaces, &ports, functions);
+    let mut findings = invisible(interfaces, ports, functions);
     let mut nics = Vec::new();
-    let present: Vec<Interface> =
-        interfaces.iter().filter_map(|it| it.device.clone().ok().flatten()).collect();
-    let mut port_ids = BTreeSet::new();
+    let mut counted_ports = BTreeSet::new();
     for Candidate { name, device } in interfaces {
         let folder = format!("{INTERFACES}/{name}");
-        match device {
+        let interface = match device {
+            Ok(Some(interface)) => interface,
             Ok(None) => {
-                findings.push(Finding::new(Verdict::PassedOver, SOFTWARE, &name).source(folder));
+                findings.push(Finding::new(Verdict::PassedOver, SOFTWARE, name).source(folder));
+                continue;
             }
-            Ok(Some(interface)) => match interface.judge() {
-                Err(rule) => findings.push(interface.passed_over(rule, &name, &folder)),
-                Ok(_) if interface.port_id.as_ref().is_some_and(|id| port_ids.contains(id)) => {
-                    findings.push(interface.passed_over(SAME_PORT, &name, &folder));
-                }
-                Ok(kind) => {
-                    port_ids.extend(interface.port_id.clone());
-                    // IP over InfiniBand may be switched off while the port works for all else.
-                    let port = ports.iter().find_map(|candidate| {
-                        let port = candidate.device.as_ref().ok()?.as_ref()?;
-                        let is_its = interface.is_of(port) && port.is_infiniband();
-                        (kind == NicKind::Infiniband && is_its).then_some((&candidate.name, port))
-                    });
-                    let (nic, source) = match port {
-                        Some((port_name, port)) => {
-                            (port.to_nic(&name), format!("{}/rate", port_folder(port_name)))
-                        }
-                        None => (interface.into_nic(&name, kind), format!("{folder}/speed")),
-                    };
-                    findings.push(counted(ADAPTER, &nic, &source));
-                    nics.push(nic);
-                }
-            },
-            Err(reason) => undecided(&name, &folder, &reason, &mut nics, &mut findings),
-        }
+            Err(reason) => {
+                undecided(name, &folder, reason, &mut nics, &mut findings);
+                continue;
+            }
+        };
+        let kind = match interface.judge() {
+            Ok(_) if interface.port().is_some_and(|port| !counted_ports.insert(port)) => {
+                findings.push(interface.passed_over(SAME_PORT, name, &folder));
+                continue;
+            }
+            Ok(kind) => kind,
+            Err(rule) => {
+                findings.push(interface.passed_over(rule, name, &folder));
+                continue;
+            }
+        };
+        // IP over InfiniBand may be switched off while the port works for all else.
+        let port = ports.iter().filter(|_| kind == NicKind::Infiniband).find_map(|candidate| {
+            let port = candidate.known()?;
+            (interface.is_of(port) && port.is_infiniband()).then_some((&candidate.name, port))
+        });
+        let (nic, source) = match port {
+            Some((port_name, port)) => {
+                (port.to_nic(name), format!("{}/rate", port_folder(port_name)))
+            }
+            None => (interface.to_nic(name, kind), format!("{folder}/speed")),
+        };
+        findings.push(counted(ADAPTER, &nic, &source));
+        nics.push(nic);
     }
     for Candidate { name, device } in ports {
-        let folder = port_folder(&name);
+        let folder = port_folder(name);
         let port = match device {
             Ok(Some(port)) => port,
             Ok(None) => {
                 findings
-                    .push(Finding::new(Verdict::PassedOver, SOFTWARE_PORT, &name).source(folder));
+                    .push(Finding::new(Verdict::PassedOver, SOFTWARE_PORT, name).source(folder));
                 continue;
             }
             Err(reason) => {
-                undecided(&name, &folder, &reason, &mut nics, &mut findings);
+                undecided(name, &folder, reason, &mut nics, &mut findings);
                 continue;
             }
         };
-        let rule = if present.iter().any(|interface| interface.is_of(&port)) {
+        let mut present = interfaces.iter().filter_map(Candidate::known);
+        let rule = if present.any(|interface| interface.is_of(port)) {
             PORT_OF_INTERFACE
         } else if port.link_layer.as_deref() == Some("Ethernet") {
             ETHERNET_PORT
@@ -423,12 +400,12 @@ fn build(
         } else if port.is_virtual_function {
             VIRTUAL_FUNCTION
         } else {
-            let nic = port.to_nic(&name);
+            let nic = port.to_nic(name);
             findings.push(counted(INFINIBAND_PORT, &nic, &format!("{folder}/rate")));
             nics.push(nic);
             continue;
         };
-        findings.push(Finding::new(Verdict::PassedOver, rule, &name).source(folder));
+        findings.push(Finding::new(Verdict::PassedOver, rule, name).source(folder));
     }
     nics.sort_by(|left, right| left.name.cmp(&right.name));
     findings.sort_by(|left, right| left.candidate.cmp(&right.candidate));
@@ -465,29 +442,30 @@ fn undecided(
 fn invisible(
     interfaces: &[Candidate<Interface>],
     ports: &[Candidate<Port>],
-    functions: &[NetworkFunction],
+    functions: &[pci::Function],
 ) -> Vec<Finding> {
-    fn known<T>(candidate: &Candidate<T>) -> Option<&T> {
-        candidate.device.as_ref().ok()?.as_ref()
-    }
     // The RDMA side of an Ethernet adapter stays where it is when the interface is moved away.
-    let infiniband = ports.iter().filter_map(known).filter(|port| port.is_infiniband());
+    let infiniband = ports.iter().filter_map(Candidate::known).filter(|port| port.is_infiniband());
     let seen: Vec<&Path> = interfaces
         .iter()
-        .filter_map(known)
+        .filter_map(Candidate::known)
         .map(|interface| interface.device.as_path())
         .chain(infiniband.map(|port| port.device.as_path()))
         .collect();
     functions
         .iter()
+        .filter(|function| function.is_network())
         // A virtio interface's device is below the PCI function.
         .filter(|function| !seen.iter().any(|device| device.starts_with(&function.path)))
         .map(|function| {
-            let rule = match function.driver.as_deref() {
-                _ if function.is_virtual_function => VIRTUAL_FUNCTION,
-                Some(driver) if pci::is_for_virtual_machines(driver) => PASSED_THROUGH,
-                Some(_) => NOT_VISIBLE,
-                None => NO_DRIVER,
+            let rule = if function.is_virtual {
+                VIRTUAL_FUNCTION
+            } else if function.is_passed_through() {
+                PASSED_THROUGH
+            } else if function.driver.is_some() {
+                NOT_VISIBLE
+            } else {
+                NO_DRIVER
             };
             Finding::new(Verdict::PassedOver, rule, &function.address)
                 .value(function.driver.as_deref().unwrap_or_default())
@@ -538,6 +516,11 @@ impl Interface {
             && (self.port_number.is_none() || self.port_number == port.number)
     }
 
+    /// The physical port, where it is told: its name is its own within the adapter alone.
+    fn port(&self) -> Option<(&Path, &str)> {
+        Some((self.device.parent()?, self.port_id.as_deref()?))
+    }
+
     fn passed_over(&self, rule: Rule, name: &str, folder: &str) -> Finding {
         let (attribute, value) = match rule {
             OTHER_LINK_TYPE => ("type", self.hardware_type.as_deref()),
@@ -562,15 +545,15 @@ impl Interface {
         }
     }
 
-    fn into_nic(self, name: &str, kind: NicKind) -> Nic {
+    fn to_nic(&self, name: &str, kind: NicKind) -> Nic {
         let link = self.link();
         Nic {
             name: clean_text(name),
             kind,
             link,
             // Some drivers go on telling the last speed.
-            speed_mbps: if link == Link::Down { Reading::Absent } else { self.speed_mbps },
-            driver: self.driver,
+            speed_mbps: if link == Link::Down { Reading::Absent } else { self.speed_mbps.clone() },
+            driver: self.driver.clone(),
         }
     }
 }
@@ -736,7 +719,7 @@ mod tests {
                 (Verdict::Failed, UNREADABLE, "EIO"),
             ),
         ] {
-            let probed = build(vec![candidate], vec![], &[]);
+            let probed = build(&[candidate], &[], &[]);
             let finding = &probed.findings[0];
             assert_eq!((finding.verdict, finding.rule, finding.value.as_str()), expected, "{why}");
             assert_eq!(probed.reading.is_empty(), expected.0 == Verdict::PassedOver, "{why}");
@@ -745,10 +728,14 @@ mod tests {
 
     #[test]
     fn adapters_without_an_interface_are_named() {
-        let function = |address: &str, driver: Option<&str>| NetworkFunction {
+        let function = |address: &str, driver: Option<&str>| pci::Function {
             address: address.into(),
             path: Path::new("/sys/devices/pci0000:00").join(address),
-            is_virtual_function: false,
+            vendor: 0x15b3,
+            device: 0x101d,
+            subsystem: None,
+            class: 0x02_00_00,
+            is_virtual: false,
             driver: driver.map(str::to_owned),
         };
         let virtio = interface(|it| {
@@ -761,11 +748,10 @@ mod tests {
             function("0000:19:00.0", Some("ice")),
             function("0000:1a:00.0", Some("vfio-pci")),
             function("0000:1b:00.0", None),
-            NetworkFunction { is_virtual_function: true, ..function("0000:1c:00.0", Some("iavf")) },
+            pci::Function { is_virtual: true, ..function("0000:1c:00.0", Some("iavf")) },
         ];
-        let interfaces = vec![named("eth0", interface(|_| {})), named("eth1", virtio)];
-        let findings =
-            build(interfaces, vec![named("mlx5_0/1", port(|_| {}))], &functions).findings;
+        let interfaces = [named("eth0", interface(|_| {})), named("eth1", virtio)];
+        let findings = build(&interfaces, &[named("mlx5_0/1", port(|_| {}))], &functions).findings;
         let found: Vec<(&str, Rule)> =
             findings.iter().map(|it| (it.candidate.as_str(), it.rule)).collect();
         assert_eq!(
@@ -786,13 +772,13 @@ mod tests {
     fn an_interface_that_goes_away_is_left_out_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         let root = HostRoot::new(folder.path());
-        assert!(probe(&root).reading.failure().is_some(), "without /sys nothing is known");
+        assert!(probe(&root, &[]).reading.failure().is_some(), "without /sys nothing is known");
         let interfaces = folder.path().join("sys/class/net");
         fs::create_dir_all(interfaces.join("eth0/device/pci")).expect("a folder");
         symlink("pci", interfaces.join("eth0/device/subsystem")).expect("linked");
         fs::write(interfaces.join("eth0/type"), "1\n").expect("written");
         symlink("../../devices/gone", interfaces.join("eth1")).expect("linked");
-        let nics = probe(&root).reading.known().cloned().expect("a list");
+        let nics = probe(&root, &[]).reading.known().cloned().expect("a list");
         let names: Vec<&str> = nics.iter().map(|nic| nic.name.as_str()).collect();
         assert_eq!(names, ["eth0"]);
         assert_eq!(nics[0].speed_mbps, Reading::Absent, "there is no such attribute");
@@ -831,16 +817,16 @@ mod tests {
             ),
             ("a VF", ipoib(None), port(|it| it.is_virtual_function = true), VIRTUAL_FUNCTION),
         ] {
-            let probed = build(vec![named("ib0", interface)], vec![named("mlx5_0/1", port)], &[]);
+            let probed = build(&[named("ib0", interface)], &[named("mlx5_0/1", port)], &[]);
             assert_eq!(probed.findings[1].rule, expected, "{why}");
             let counts = 1 + usize::from(expected == INFINIBAND_PORT);
             assert_eq!(probed.reading.len(), counts, "{why}");
         }
         let down = named("mlx5_0/1", port(|it| it.state = Some("1: DOWN".into())));
-        let nics = build(vec![], vec![down], &[]).reading;
+        let nics = build(&[], &[down], &[]).reading;
         assert_eq!((nics[0].link, &nics[0].speed_mbps), (Link::Down, &Reading::Absent));
         let software = Candidate { name: "rxe0/1".into(), device: Ok(None) };
-        let probed = build(vec![], vec![software], &[]);
+        let probed = build(&[], &[software], &[]);
         assert_eq!((probed.reading.len(), probed.findings[0].rule), (0, SOFTWARE_PORT));
     }
 
@@ -853,7 +839,7 @@ mod tests {
             it.speed_mbps = Reading::Absent;
         });
         let its = port(|it| it.device = PathBuf::from(DEVICE));
-        let probed = build(vec![named("ib0", switched_off)], vec![named("mlx5_0/1", its)], &[]);
+        let probed = build(&[named("ib0", switched_off)], &[named("mlx5_0/1", its)], &[]);
         assert_eq!(probed.reading.len(), 1);
         let nic = &probed.reading[0];
         assert_eq!((nic.name.as_str(), nic.link), ("ib0", Link::Up));
@@ -870,11 +856,18 @@ mod tests {
             .iter()
             .zip(["aa", "bb", "aa", "", ""])
             .map(|(name, id)| named(name, slice(id)))
-            .collect();
-        let probed = build(interfaces, vec![], &[]);
+            .collect::<Vec<_>>();
+        let probed = build(&interfaces, &[], &[]);
         let counted: Vec<&str> = probed.reading.iter().map(|nic| nic.name.as_str()).collect();
         assert_eq!(counted, ["eno1", "eno2", "eno4", "eno5"]);
         assert_eq!(probed.findings[2].rule, SAME_PORT);
+        // Another adapter's port of the same name is another port.
+        let elsewhere = interface(|it| {
+            it.device = PathBuf::from("/sys/devices/pci0000:80/0000:81:00.0");
+            it.port_id = Some("aa".into());
+        });
+        let both = [named("eno1", slice("aa")), named("eno9", elsewhere)];
+        assert_eq!(build(&both, &[], &[]).reading.len(), 2);
     }
 
     #[test]
@@ -894,7 +887,7 @@ mod tests {
                 it.carrier = carrier.map(str::to_owned);
             });
             assert_eq!(interface.link(), expected, "{state:?} {carrier:?}");
-            let speed = interface.into_nic("eth0", NicKind::Ethernet).speed_mbps;
+            let speed = interface.to_nic("eth0", NicKind::Ethernet).speed_mbps;
             let known = if expected == Link::Down { None } else { Some(10_000) };
             assert_eq!(speed.known().copied(), known, "{state:?} {carrier:?}");
         }

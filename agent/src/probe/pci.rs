@@ -1,4 +1,8 @@
-//! PCI functions as sysfs has them, above all those that may be GPUs or other accelerators.
+//! The PCI functions that may be GPUs, other accelerators or network adapters, as sysfs has them.
+
+use std::path::PathBuf;
+
+use rollcall_report::Reading;
 
 use crate::host::{Attributes, HostRoot, ParseError, ReadError};
 
@@ -15,6 +19,7 @@ pub(super) const CLASS_3D: u32 = 0x0302;
 pub(super) const CLASS_OTHER_DISPLAY: u32 = 0x0380;
 /// Not the whole base class 0x12: 0x1201 is SDXI, which copies memory.
 pub(super) const CLASS_PROCESSING_ACCELERATOR: u32 = 0x1200;
+const BASE_CLASS_NETWORK: u32 = 0x02;
 const BASE_CLASS_DISPLAY: u32 = 0x03;
 const BASE_CLASS_ACCELERATOR: u32 = 0x12;
 
@@ -23,6 +28,8 @@ const BASE_CLASS_ACCELERATOR: u32 = 0x12;
 pub(super) struct Function {
     /// Where it sits, for example `0000:17:00.0`.
     pub(super) address: String,
+    /// Its folder under `/sys/devices`.
+    pub(super) path: PathBuf,
     pub(super) vendor: u32,
     pub(super) device: u32,
     /// The maker of the board and its number for it, where they were looked for.
@@ -39,17 +46,25 @@ impl Function {
         self.class >> 8
     }
 
-    /// Whether it is looked at at all: any function of a GPU's maker, displays and accelerators of
-    /// any.
-    pub(super) const fn is_candidate(&self) -> bool {
+    /// Whether it may be a GPU: any function of a GPU's maker, displays and accelerators of any.
+    pub(super) const fn may_be_gpu(&self) -> bool {
         let base = self.class >> 16;
         matches!(self.vendor, NVIDIA | AMD)
             || matches!(base, BASE_CLASS_DISPLAY | BASE_CLASS_ACCELERATOR)
     }
 
-    /// Whether a virtual machine has it.
+    /// Whether it is a network controller.
+    pub(super) const fn is_network(&self) -> bool {
+        self.class >> 16 == BASE_CLASS_NETWORK
+    }
+
+    /// Whether a virtual machine has it: its driver is vfio-pci, one of its variants for a device
+    /// (`nvgrace_gpu_vfio_pci`, `mlx5_vfio_pci`) or pci-stub. Source: Documentation/driver-api/vfio.rst.
     pub(super) fn is_passed_through(&self) -> bool {
-        self.driver.as_deref().is_some_and(is_for_virtual_machines)
+        self.driver.as_deref().is_some_and(|driver| {
+            let driver = driver.replace('-', "_");
+            driver == "pci_stub" || driver == "vfio_pci" || driver.ends_with("_vfio_pci")
+        })
     }
 
     /// The file that says it.
@@ -58,16 +73,16 @@ impl Function {
     }
 }
 
-/// Whether a driver holds a device for virtual machines: vfio-pci, one of its variants for a device
-/// (`nvgrace_gpu_vfio_pci`, `mlx5_vfio_pci`) or pci-stub. Source: Documentation/driver-api/vfio.rst.
-pub(super) fn is_for_virtual_machines(driver: &str) -> bool {
-    let driver = driver.replace('-', "_");
-    driver == "pci_stub" || driver == "vfio_pci" || driver.ends_with("_vfio_pci")
+/// The machine's PCI functions that a probe looks at; absent where it has no PCI bus.
+pub(super) fn probe(root: &HostRoot) -> Reading<Vec<Function>> {
+    match collect(root) {
+        Ok(functions) => functions.map_or(Reading::Absent, Reading::Known),
+        Err(error) => Reading::from(Err(error)),
+    }
 }
 
-/// The candidates among the machine's PCI functions, in the order of their addresses; `None` where
-/// it has no PCI bus.
-pub(super) fn collect(root: &HostRoot) -> Result<Option<Vec<Function>>, ReadError> {
+/// The functions in the order of their addresses; `None` where there is no PCI bus.
+fn collect(root: &HostRoot) -> Result<Option<Vec<Function>>, ReadError> {
     // Every kernel has this folder: without it, /sys is what is missing.
     let has_bridge = root.list("/sys/devices")?.iter().any(|name| name.starts_with("pci"));
     let addresses = match root.list(DEVICES) {
@@ -84,8 +99,7 @@ pub(super) fn collect(root: &HostRoot) -> Result<Option<Vec<Function>>, ReadErro
     for address in addresses {
         let attributes = root.attributes(format!("{DEVICES}/{address}"));
         match function(&address, &attributes) {
-            Ok(function) if function.is_candidate() => functions.push(function),
-            Ok(_) => {}
+            Ok(function) => functions.extend(function),
             Err(_) if attributes.vanished() => {}
             Err(error) => return Err(error),
         }
@@ -93,21 +107,28 @@ pub(super) fn collect(root: &HostRoot) -> Result<Option<Vec<Function>>, ReadErro
     Ok(Some(functions))
 }
 
-fn function(address: &str, attributes: &Attributes<'_>) -> Result<Function, ReadError> {
+/// Reads a function; `None` where no probe looks at it, as at most of a server's.
+fn function(address: &str, attributes: &Attributes<'_>) -> Result<Option<Function>, ReadError> {
     let mut function = Function {
         address: address.to_owned(),
+        path: PathBuf::new(),
         vendor: attributes.parse("vendor", parse_id)?,
         device: attributes.parse("device", parse_id)?,
         subsystem: None,
         class: attributes.parse("class", parse_id)?,
-        is_virtual: attributes.has("physfn")?,
+        is_virtual: false,
         driver: None,
     };
-    if function.is_candidate() {
-        function.driver = attributes.link_name("driver")?;
+    if !function.may_be_gpu() && !function.is_network() {
+        return Ok(None);
+    }
+    function.path = attributes.resolve("")?.unwrap_or_default();
+    function.is_virtual = attributes.has("physfn")?;
+    function.driver = attributes.link_name("driver")?;
+    if function.may_be_gpu() {
         function.subsystem = subsystem(attributes)?;
     }
-    Ok(function)
+    Ok(Some(function))
 }
 
 fn subsystem(attributes: &Attributes<'_>) -> Result<Option<(u32, u32)>, ReadError> {

@@ -210,6 +210,8 @@ pub(super) fn kernel_version(release: &str) -> Option<(u32, u32)> {
 mod tests {
     use proptest::prelude::*;
 
+    use std::path::PathBuf;
+
     use super::*;
 
     const NEW: Option<(u32, u32)> = Some((6, 12));
@@ -219,6 +221,7 @@ mod tests {
 
     fn function(device: u32, subclass: u32, driver: Option<&str>) -> Function {
         Function {
+            path: PathBuf::new(),
             address: "0000:c1:00.0".into(),
             vendor: pci::AMD,
             device,
