@@ -1,40 +1,43 @@
-//! A stand-in of AIOS: its parser, its cluster controller gateway and, behind both, its registry
-//! of clusters. It answers what the real services answer to the same bytes, faults included, and
-//! keeps everything that it is sent.
+//! A stand-in of AIOS: its parser, its cluster controller gateway and its database of tasks, and
+//! behind them its registry of clusters. It answers what the real services answer to the same
+//! bytes, faults included, and keeps everything that it is sent.
 //!
-//! What is imitated was found by running the real services and reading their code. They are two
-//! Flask programs over an Express program with Mongoose; replies look accordingly.
+//! What is imitated was found by running the real services and reading their code. They are
+//! three Flask programs over an Express program with Mongoose; replies look accordingly.
 
+mod doors;
+mod fault;
+mod flask;
 mod gateway;
+mod infrastructure;
 mod parser;
 mod registry;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::{self, Debug, Formatter};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{DefaultBodyLimit, Extension, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
-use hyper::server::conn::http1;
-use hyper::service::{Service as _, service_fn};
-use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
-use serde_json::Value;
+use axum::response::Response;
+use serde_json::{Map, Value};
 use thiserror::Error;
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use registry::Registry;
-
-/// How long no connection is accepted after one could not be.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+use doors::{Door, Order};
+pub use fault::Fault;
+use fault::{Break, hang_up};
+use flask::Json;
+pub use infrastructure::Infrastructure;
+use infrastructure::Infrastructures;
+use registry::{Entry, Registry, RegistryError};
 
 /// How the stand-in treats what it is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -58,13 +61,31 @@ pub enum Behaviour {
     RegistryFails,
     /// A create is carried out, and the connection is closed before the answer.
     ReplyLost,
-    /// Everything is answered as usual, later.
+    /// Everything is carried out as usual, and answered late.
     Stalls {
         /// How much later.
         delay: Duration,
     },
     /// Requests are read and nothing is ever answered or done.
     NotAnswering,
+}
+
+impl Behaviour {
+    /// What it does to a request by itself, whatever the request means.
+    fn fault(&self, request: &Recorded) -> Option<Fault> {
+        match self {
+            Self::GatewayDown if request.service == ServiceKind::Gateway => Some(Fault::Refused),
+            Self::ReplyLost if request.is_create() => Some(Fault::ReplyLost),
+            Self::Stalls { delay } => Some(Fault::Stalls { delay: *delay }),
+            Self::NotAnswering => Some(Fault::NotAnswering),
+            Self::Normal
+            | Self::PolicyRefuses { .. }
+            | Self::PolicyRewritesReputation { .. }
+            | Self::GatewayDown
+            | Self::RegistryFails
+            | Self::ReplyLost => None,
+        }
+    }
 }
 
 /// A request as it came in.
@@ -78,6 +99,8 @@ pub struct Recorded {
     pub path: String,
     /// The `Content-Type` header, where there was one.
     pub content_type: Option<String>,
+    /// Every header in the order of arrival; names in lower case.
+    pub headers: Vec<(String, String)>,
     /// The body, as it was sent.
     pub body: Bytes,
 }
@@ -88,23 +111,50 @@ impl Recorded {
         serde_json::from_slice(&self.body).ok()
     }
 
+    /// The first header of a name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
     /// Whether it asks to register a cluster, by either service.
     pub fn is_create(&self) -> bool {
         let path = match self.service {
             ServiceKind::Parser => parser::CREATE_PATH,
             ServiceKind::Gateway => gateway::CREATE_PATH,
+            ServiceKind::Tasks => return false,
         };
         self.method == Method::POST.as_str() && self.path == path
     }
 }
 
-/// AIOS's two services that are reached from outside.
+/// AIOS's services that are reached from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceKind {
     /// The parser.
     Parser,
     /// The cluster controller gateway.
     Gateway,
+    /// The database of tasks.
+    Tasks,
+}
+
+/// Where the services listen; loopback only, port 0 takes any free one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// The parser.
+    pub parser: SocketAddr,
+    /// The cluster controller gateway.
+    pub gateway: SocketAddr,
+    /// The database of tasks.
+    pub tasks: SocketAddr,
+}
+
+impl Default for Addresses {
+    /// Free ports of loopback.
+    fn default() -> Self {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self { parser: any, gateway: any, tasks: any }
+    }
 }
 
 /// Why a stand-in could not be started.
@@ -139,66 +189,89 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct AiosStandin {
     shared: Arc<Shared>,
-    parser: SocketAddr,
-    gateway: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
+    /// Where the services listen, the ports included.
+    addresses: Addresses,
+    /// The thread ends when it is dropped.
+    orders: Option<UnboundedSender<Order>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl AiosStandin {
-    /// Starts a stand-in on two free ports of loopback.
+    /// Starts a stand-in on free ports of loopback.
     ///
     /// # Panics
     ///
     /// When it cannot listen there.
     #[expect(clippy::panic, reason = "without its stand-in a test can only fail")]
     pub fn start() -> Self {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Self::start_on(any, any).unwrap_or_else(|error| {
+        Self::start_at(Addresses::default()).unwrap_or_else(|error| {
             panic!("{}", rollcall_report::error_chain(&error));
         })
     }
 
-    /// Starts a stand-in on the given addresses; port 0 takes any free one.
+    /// Starts a stand-in whose parser and gateway listen on the given addresses, its database of
+    /// tasks on a free port.
     ///
     /// # Errors
     ///
     /// When an address is not loopback or cannot be listened on.
     pub fn start_on(parser: SocketAddr, gateway: SocketAddr) -> Result<Self, StartError> {
-        let (parser_listener, parser) = listen(parser)?;
-        let (gateway_listener, gateway) = listen(gateway)?;
-        let shared = Arc::new(Shared { gateway, state: Mutex::default(), changed: Condvar::new() });
-        let parser_router = router(parser::router(), ServiceKind::Parser, &shared);
-        let gateway_router = router(gateway::router(), ServiceKind::Gateway, &shared);
+        Self::start_at(Addresses { parser, gateway, ..Addresses::default() })
+    }
+
+    /// Starts a stand-in on the given addresses.
+    ///
+    /// # Errors
+    ///
+    /// When an address is not loopback or cannot be listened on.
+    pub fn start_at(addresses: Addresses) -> Result<Self, StartError> {
+        let (parser_listener, parser) = listen(addresses.parser)?;
+        let (gateway_listener, gateway) = listen(addresses.gateway)?;
+        let (tasks_listener, tasks) = listen(addresses.tasks)?;
+        let shared = Arc::new(Shared {
+            gateway,
+            state: Mutex::default(),
+            script: Mutex::default(),
+            changed: Condvar::new(),
+        });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|source| StartError::Thread { source })?;
-        let (stop, stopped) = oneshot::channel::<()>();
+        let on_runtime = runtime.enter();
+        let mut doors = Vec::new();
+        for (address, listener, routes, service) in [
+            (parser, parser_listener, parser::router(), ServiceKind::Parser),
+            (gateway, gateway_listener, gateway::router(), ServiceKind::Gateway),
+            (tasks, tasks_listener, infrastructure::tasks_router(), ServiceKind::Tasks),
+        ] {
+            let door = Door::open_at(address, listener, router(routes, service, &shared))
+                .map_err(|source| StartError::Listen { address, source })?;
+            doors.push(door);
+        }
+        drop(on_runtime);
+        let (orders, given) = unbounded_channel();
         let thread = thread::Builder::new()
             .name("aios-standin".to_owned())
-            .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        // Resolves when the sender is dropped, which is the signal.
-                        _ = stopped => {}
-                        () = serve(parser_listener, parser_router) => {}
-                        () = serve(gateway_listener, gateway_router) => {}
-                    }
-                });
-            })
+            .spawn(move || runtime.block_on(doors::serve(doors, given)))
             .map_err(|source| StartError::Thread { source })?;
-        Ok(Self { shared, parser, gateway, stop: Some(stop), thread: Some(thread) })
+        let addresses = Addresses { parser, gateway, tasks };
+        Ok(Self { shared, addresses, orders: Some(orders), thread: Some(thread) })
     }
 
     /// The parser's URL, without a slash at its end.
     pub fn parser_url(&self) -> String {
-        format!("http://{}", self.parser)
+        format!("http://{}", self.addresses.parser)
     }
 
     /// The gateway's URL, without a slash at its end.
     pub fn gateway_url(&self) -> String {
-        format!("http://{}", self.gateway)
+        format!("http://{}", self.addresses.gateway)
+    }
+
+    /// The URL of the database of tasks, without a slash at its end.
+    pub fn tasks_url(&self) -> String {
+        format!("http://{}", self.addresses.tasks)
     }
 
     /// Behaves so from now on.
@@ -210,6 +283,77 @@ impl AiosStandin {
     pub fn set_for_next(&self, creates: usize, behaviour: Behaviour) {
         let queued = std::iter::repeat_n(behaviour, creates);
         self.shared.state().for_next_creates.extend(queued);
+    }
+
+    /// Asks `script` about every request from now on, once each, after it was written down and
+    /// before it is carried out. `None` leaves it to what [`Self::set`] and
+    /// [`Self::set_for_next`] say.
+    pub fn misbehave_by(&self, script: impl FnMut(&Recorded) -> Option<Fault> + Send + 'static) {
+        *self.shared.script() = Some(Script(Box::new(script)));
+    }
+
+    /// Ends what [`Self::misbehave_by`] began.
+    pub fn stop_misbehaving(&self) {
+        *self.shared.script() = None;
+    }
+
+    /// With `true`, stops listening on all its ports and breaks every connection, as if the
+    /// services had been killed: whoever connects is refused by the system. With `false`, listens
+    /// on the same ports again. Returns when it is so.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot listen again.
+    #[expect(clippy::panic, reason = "without its stand-in a test can only fail")]
+    pub fn refuse_connections(&self, refuse: bool) {
+        let (done, is_done) = mpsc::channel();
+        let given = self.orders.as_ref().map(|orders| orders.send(Order { refuse, done }));
+        match (given, is_done.recv()) {
+            (Some(Ok(())), Ok(Ok(()))) => {}
+            (_, Ok(Err(error))) => {
+                panic!("AIOS's stand-in cannot listen as before: {error}");
+            }
+            _ => panic!("AIOS's stand-in does not serve any more"),
+        }
+    }
+
+    /// What becomes of infrastructure that is asked for from now on.
+    pub fn set_infrastructure(&self, outcome: Infrastructure) {
+        self.shared.state().infrastructures.outcome = outcome;
+    }
+
+    /// The ids of the clusters whose infrastructure runs, in the order in which it was started.
+    pub fn infrastructures(&self) -> Vec<String> {
+        self.shared.state().infrastructures.running.clone()
+    }
+
+    /// Sets fields of a cluster by their dotted paths, as another client of the registry would.
+    ///
+    /// # Panics
+    ///
+    /// When the registry refuses.
+    #[expect(clippy::panic, reason = "a test that cannot be set up has failed")]
+    pub fn overwrite(&self, id: &str, fields: &[(&str, Value)]) {
+        let mut state = self.shared.state();
+        let refused = state.registry.update(id, &set_of(fields)).err();
+        self.shared.tell(&mut state);
+        drop(state);
+        if let Some(error) = refused {
+            panic!("the registry of AIOS's stand-in does not write {fields:?} to {id}: {error:?}");
+        }
+    }
+
+    /// Sets these fields of a cluster again at once after each create or update of it by a client
+    /// that succeeds, whose answer still shows what the client wrote. Takes the place of what it
+    /// was told before about the same cluster.
+    #[expect(clippy::needless_pass_by_value, reason = "kept for as long as the war goes on")]
+    pub fn overwrite_whenever_changed(&self, id: &str, fields: Vec<(&str, Value)>) {
+        self.shared.state().wars.insert(id.to_owned(), set_of(&fields));
+    }
+
+    /// Ends what [`Self::overwrite_whenever_changed`] began, for every cluster.
+    pub fn leave_alone(&self) {
+        self.shared.state().wars.clear();
     }
 
     /// Everything that was sent to it, in the order of arrival.
@@ -229,11 +373,11 @@ impl AiosStandin {
 
     /// A registered cluster as the gateway would show it.
     pub fn cluster(&self, id: &str) -> Option<Value> {
-        self.shared.state().registry.read(id).ok()
+        self.shared.state().registry.read(id).map(Entry::to_value).ok()
     }
 
-    /// Waits until `condition` holds; it is looked at again after every request that came in and
-    /// every one that was carried out.
+    /// Waits until `condition` holds; it is looked at again after every request that came in,
+    /// every one that was carried out and every task that has ended.
     ///
     /// # Panics
     ///
@@ -266,7 +410,7 @@ impl AiosStandin {
 
 impl Drop for AiosStandin {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        drop(self.orders.take());
         if let Some(thread) = self.thread.take() {
             // A panic over there has been printed already.
             drop(thread.join());
@@ -274,12 +418,21 @@ impl Drop for AiosStandin {
     }
 }
 
-/// What both services and the test share.
+/// `{"$set": …}` of the fields.
+fn set_of(fields: &[(&str, Value)]) -> Value {
+    let fields: Map<_, _> =
+        fields.iter().map(|(path, value)| ((*path).to_owned(), value.clone())).collect();
+    Value::Object(Map::from_iter([("$set".to_owned(), Value::Object(fields))]))
+}
+
+/// What the services and the test share.
 #[derive(Debug)]
 struct Shared {
     /// Where the gateway listens, for the error texts that name it.
     gateway: SocketAddr,
     state: Mutex<StandinState>,
+    /// Apart from the state, so that a script may ask the stand-in what it has seen.
+    script: Mutex<Option<Script>>,
     /// Told after every change of `StandinState::changes`.
     changed: Condvar,
 }
@@ -287,10 +440,51 @@ struct Shared {
 #[derive(Debug, Default)]
 struct StandinState {
     registry: Registry,
+    infrastructures: Infrastructures,
     behaviour: Behaviour,
     for_next_creates: VecDeque<Behaviour>,
+    /// By the cluster's id, the update that follows every other one.
+    wars: BTreeMap<String, Value>,
     requests: Vec<Recorded>,
     changes: u64,
+}
+
+impl StandinState {
+    /// A create by a client.
+    fn create(&mut self, document: &Value) -> Result<Json, RegistryError> {
+        let created = self.registry.create(document)?;
+        let (id, answer) = (created.id().map(str::to_owned), created.to_json());
+        self.strike_back(id.as_deref());
+        Ok(answer)
+    }
+
+    /// An update by a client.
+    fn update(&mut self, id: &str, update: &Value) -> Result<Json, RegistryError> {
+        let updated = self.registry.update(id, update)?;
+        let (id, answer) = (updated.id().map(str::to_owned), updated.to_json());
+        self.strike_back(id.as_deref());
+        Ok(answer)
+    }
+
+    fn strike_back(&mut self, id: Option<&str>) {
+        if let Some(id) = id
+            && let Some(update) = self.wars.get(id)
+            && let Err(error) = self.registry.update(id, update)
+        {
+            log::error!(cluster = id, error:? = error; "the other writer is refused");
+        }
+    }
+}
+
+/// What a test gave to [`AiosStandin::misbehave_by`].
+struct Script(Box<Decide>);
+
+type Decide = dyn FnMut(&Recorded) -> Option<Fault> + Send;
+
+impl Debug for Script {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Script")
+    }
 }
 
 impl Shared {
@@ -299,14 +493,21 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn script(&self) -> MutexGuard<'_, Option<Script>> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Keeps a request, and says how to treat it.
-    fn record(&self, request: Recorded) -> Behaviour {
+    fn record(&self, request: &Recorded) -> (Behaviour, Option<Fault>) {
         let mut state = self.state();
         let queued = if request.is_create() { state.for_next_creates.pop_front() } else { None };
         let behaviour = queued.unwrap_or_else(|| state.behaviour.clone());
-        state.requests.push(request);
+        state.requests.push(request.clone());
         self.tell(&mut state);
-        behaviour
+        drop(state);
+        let scripted = self.script().as_mut().and_then(|script| (script.0)(request));
+        let fault = scripted.or_else(|| behaviour.fault(request));
+        (behaviour, fault)
     }
 
     fn tell(&self, state: &mut StandinState) {
@@ -328,11 +529,13 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> 
     bound().map_err(|source| StartError::Listen { address, source })
 }
 
-/// A service's routes with what both services have in common.
+/// A service's routes with what all services have in common.
 fn router(routes: Router<Arc<Shared>>, service: ServiceKind, shared: &Arc<Shared>) -> Router {
     routes
-        .fallback(|| async { flask_error(StatusCode::NOT_FOUND) })
-        .method_not_allowed_fallback(|| async { flask_error(StatusCode::METHOD_NOT_ALLOWED) })
+        .fallback(|| async { flask::flask_error(StatusCode::NOT_FOUND) })
+        .method_not_allowed_fallback(|| async {
+            flask::flask_error(StatusCode::METHOD_NOT_ALLOWED)
+        })
         .layer(from_fn_with_state(Arc::clone(shared), misbehave))
         .layer(Extension(service))
         // Flask sets none.
@@ -352,141 +555,43 @@ async fn misbehave(
         // The client went away in the middle of its request.
         return hang_up();
     };
+    let headers = head.headers.iter().map(|(name, value)| {
+        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    });
     let recorded = Recorded {
         service,
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),
-        content_type: content_type(&head.headers).map(str::to_owned),
+        content_type: flask::content_type(&head.headers).map(str::to_owned),
+        headers: headers.collect(),
         body: body.clone(),
     };
-    let (method, path) = (recorded.method.clone(), recorded.path.clone());
-    let is_create = recorded.is_create();
-    let behaviour = shared.record(recorded);
+    let (behaviour, fault) = shared.record(&recorded);
+    let (method, path) = (recorded.method, recorded.path);
     let log = |answer: &str| log::info!(service:? = service, method, path, answer; "request");
-    match &behaviour {
-        Behaviour::NotAnswering => {
-            log("never");
-            std::future::pending::<()>().await;
-        }
-        Behaviour::GatewayDown if service == ServiceKind::Gateway => {
-            log("closed");
-            return hang_up();
-        }
-        Behaviour::Stalls { delay } => tokio::time::sleep(*delay).await,
-        _ => {}
+    if fault == Some(Fault::NotAnswering) {
+        log("never");
     }
-    head.extensions.insert(behaviour.clone());
-    let response = next.run(Request::from_parts(head, Body::from(body))).await;
-    shared.tell(&mut shared.state());
-    if is_create && behaviour == Behaviour::ReplyLost {
-        log("lost");
-        return hang_up();
-    }
-    log(response.status().as_str());
-    response
-}
-
-/// Stands for no answer: [`serve`] closes the connection instead of writing it.
-fn hang_up() -> Response {
-    Extension(HangUp).into_response()
-}
-
-#[derive(Debug, Clone, Copy, Error)]
-#[error("the connection is closed without an answer")]
-struct HangUp;
-
-/// Serves for ever. axum's own `serve` cannot leave a request unanswered, hyper can.
-async fn serve(listener: TcpListener, router: Router) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => {
-            log::error!(error:% = error; "the listener cannot be registered with the runtime");
-            return;
-        }
+    let instead = match &fault {
+        Some(fault) => fault.instead(&path).await,
+        None => None,
     };
-    // Dropped with this future, and with it every connection.
-    let mut connections = JoinSet::new();
-    loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of file descriptors or the like, which passes.
-                log::warn!(error:% = error; "a connection cannot be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let service = TowerToHyperService::new(router.clone());
-        let answer = service_fn(move |request| {
-            let answered = service.call(request);
-            async move {
-                let Ok(response) = answered.await;
-                let unanswered = response.extensions().get::<HangUp>().copied();
-                unanswered.map_or(Ok(response), Err)
-            }
-        });
-        connections.spawn(async move {
-            // It fails when the client goes away and when we hang up; both are what a test wants.
-            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await);
-        });
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-fn content_type(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::CONTENT_TYPE)?.to_str().ok()
-}
-
-/// A reply as Flask's `jsonify` writes it: keys sorted at every level, a newline at the end.
-fn jsonify(status: StatusCode, mut body: Value) -> Response {
-    body.sort_all_objects();
-    let text = format!("{body}\n");
-    (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
-}
-
-/// Flask's page for a request that reaches no view.
-fn flask_error(status: StatusCode) -> Response {
-    let (name, text) = if status == StatusCode::METHOD_NOT_ALLOWED {
-        ("Method Not Allowed", "The method is not allowed for the requested URL.")
+    let response = if let Some(response) = instead {
+        response
     } else {
-        (
-            "Not Found",
-            "The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.",
-        )
+        head.extensions.insert(behaviour);
+        let response = next.run(Request::from_parts(head, Body::from(body))).await;
+        shared.tell(&mut shared.state());
+        match &fault {
+            Some(fault) => fault.spoil(response).await,
+            None => response,
+        }
     };
-    let code = status.as_u16();
-    let page = format!(
-        "<!doctype html>\n<html lang=en>\n<title>{code} {name}</title>\n<h1>{name}</h1>\n<p>{text}</p>\n"
-    );
-    (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
-}
-
-/// The body as Flask's `request.get_json()` gives it, or what its exception says.
-fn flask_json(headers: &HeaderMap, body: &[u8]) -> Result<Value, String> {
-    let media_type = content_type(headers).unwrap_or_default();
-    let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let subtype = media_type.strip_prefix("application/").unwrap_or_default();
-    if subtype != "json" && !subtype.ends_with("+json") {
-        return Err("415 Unsupported Media Type: Did not attempt to load JSON data because the \
-                    request Content-Type was not 'application/json'."
-            .to_owned());
+    match (response.extensions().get(), &fault) {
+        (Some(Break::Reset), _) => log("reset"),
+        (Some(Break::HangUp), Some(Fault::ReplyLost)) => log("lost"),
+        (Some(Break::HangUp), _) => log("closed"),
+        (None, _) => log(response.status().as_str()),
     }
-    // Why it is no JSON is told in Flask's debug mode only.
-    serde_json::from_slice(body).map_err(|_why| {
-        "400 Bad Request: The browser (or proxy) sent a request that this server could not \
-         understand."
-            .to_owned()
-    })
-}
-
-/// Whether Python takes the value for false.
-fn is_falsy(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(truth) => !truth,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-    }
+    response
 }

@@ -9,10 +9,11 @@ use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::{delete, get, post, put};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::registry::RegistryError;
-use super::{Behaviour, Shared, flask_json, jsonify};
+use super::flask::{Json, flask_json, jsonify};
+use super::registry::{Entry, RegistryError};
+use super::{Behaviour, Shared, infrastructure};
 
 pub(super) const CREATE_PATH: &str = "/clusters/create";
 
@@ -22,6 +23,7 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .route("/clusters/read/{id}", get(read_cluster))
         .route("/clusters/update/{id}", put(update_cluster))
         .route("/clusters/delete/{id}", delete(delete_cluster))
+        .merge(infrastructure::gateway_router())
 }
 
 /// Registers a flat document: what the parser calls and `/clusters/create` does.
@@ -33,7 +35,7 @@ pub(super) fn create(
     shared: &Shared,
     behaviour: &Behaviour,
     mut document: Value,
-) -> Result<Value, String> {
+) -> Result<Json, String> {
     match behaviour {
         Behaviour::PolicyRefuses { why } => {
             return Err(format!("Error occurred: cluster not allowed to be added: {why}"));
@@ -45,7 +47,7 @@ pub(super) fn create(
         }
         _ => {}
     }
-    call(behaviour, "/clusters", || shared.state().registry.create(&document))
+    call(behaviour, "/clusters", || shared.state().create(&document))
 }
 
 async fn create_cluster(
@@ -64,7 +66,9 @@ async fn read_cluster(
     Extension(behaviour): Extension<Behaviour>,
     Path(id): Path<String>,
 ) -> Response {
-    reply(call(&behaviour, &format!("/clusters/{id}"), || shared.state().registry.read(&id)))
+    reply(call(&behaviour, &format!("/clusters/{id}"), || {
+        shared.state().registry.read(&id).map(Entry::to_json)
+    }))
 }
 
 /// The body is wrapped in `$set`; the registry's answer is the entry as it stands afterwards.
@@ -76,10 +80,9 @@ async fn update_cluster(
     body: Bytes,
 ) -> Response {
     let updated = flask_json(&headers, &body).and_then(|changes| {
-        let update = json!({ "$set": changes });
-        call(&behaviour, &format!("/clusters/{id}"), || {
-            shared.state().registry.update(&id, &update)
-        })
+        // Moved, not copied as `json!` does.
+        let update = Value::Object(Map::from_iter([("$set".to_owned(), changes)]));
+        call(&behaviour, &format!("/clusters/{id}"), || shared.state().update(&id, &update))
     });
     reply(updated)
 }
@@ -92,21 +95,22 @@ async fn delete_cluster(
     reply(call(&behaviour, &format!("/clusters/{id}"), || shared.state().registry.delete(&id)))
 }
 
-fn reply(result: Result<Value, String>) -> Response {
+fn reply(result: Result<Json, String>) -> Response {
     match result {
-        Ok(data) => jsonify(StatusCode::OK, json!({ "success": true, "data": data })),
-        Err(text) => {
-            jsonify(StatusCode::INTERNAL_SERVER_ERROR, json!({ "success": false, "data": text }))
-        }
+        Ok(data) => jsonify(StatusCode::OK, [("success", Json::of(true)), ("data", data)]),
+        Err(text) => jsonify(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [("success", Json::of(false)), ("data", Json::of(text))],
+        ),
     }
 }
 
 /// Calls the registry; a failure becomes the text that Python's `requests` makes of its status.
-fn call(
+pub(super) fn call<T>(
     behaviour: &Behaviour,
     path: &str,
-    registry: impl FnOnce() -> Result<Value, RegistryError>,
-) -> Result<Value, String> {
+    registry: impl FnOnce() -> Result<T, RegistryError>,
+) -> Result<T, String> {
     let answer = match behaviour {
         Behaviour::RegistryFails => Err(RegistryError::Internal),
         _ => registry(),

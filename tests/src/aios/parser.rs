@@ -11,7 +11,8 @@ use axum::response::Response;
 use axum::routing::post;
 use serde_json::{Map, Value, json};
 
-use super::{Behaviour, Shared, flask_json, gateway, is_falsy, jsonify};
+use super::flask::{Json, flask_json, is_falsy, jsonify, python_type};
+use super::{Behaviour, Shared, gateway};
 
 pub(super) const CREATE_PATH: &str = "/api/createCluster";
 
@@ -61,9 +62,10 @@ async fn add_node(
 }
 
 /// What the parser says when the gateway has answered, or has not.
-fn done(result: Result<Value, String>) -> Response {
-    let result = result.unwrap_or_else(|text| json!([false, text]));
-    jsonify(StatusCode::OK, json!({ "success": true, "task_id": "", "result": result }))
+fn done(result: Result<Json, String>) -> Response {
+    let result = result.unwrap_or_else(|text| Json::of(json!([false, text])));
+    let fields = [("success", Json::of(true)), ("task_id", Json::of("")), ("result", result)];
+    jsonify(StatusCode::OK, fields)
 }
 
 /// As Python's `requests` words it.
@@ -95,10 +97,10 @@ impl From<Refusal> for Response {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NoInput => {
-                jsonify(StatusCode::BAD_REQUEST, json!({ "error": "Invalid JSON input" }))
+                jsonify(StatusCode::BAD_REQUEST, [("error", Json::of("Invalid JSON input"))])
             }
             Refusal::Exception(text) => {
-                jsonify(StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": text }))
+                jsonify(StatusCode::INTERNAL_SERVER_ERROR, [("error", Json::of(text))])
             }
         }
     }
@@ -135,14 +137,12 @@ fn cluster_document(values: &Value) -> Result<Value, String> {
 
 /// `value[key]` in Python; the error is the text of its exception.
 fn subscript<'a>(value: &'a Value, key: &str) -> Result<&'a Value, String> {
-    let not_subscriptable = |kind| Err(format!("'{kind}' object is not subscriptable"));
     match value {
         Value::Object(fields) => fields.get(key).ok_or_else(|| format!("'{key}'")),
         Value::Array(_) => Err("list indices must be integers or slices, not str".to_owned()),
         Value::String(_) => Err("string indices must be integers, not 'str'".to_owned()),
-        Value::Null => not_subscriptable("NoneType"),
-        Value::Bool(_) => not_subscriptable("bool"),
-        Value::Number(number) if number.is_f64() => not_subscriptable("float"),
-        Value::Number(_) => not_subscriptable("int"),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {
+            Err(format!("'{}' object is not subscriptable", python_type(value)))
+        }
     }
 }

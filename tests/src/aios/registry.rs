@@ -4,7 +4,12 @@
 //! Fields outside the schema are dropped without a word (`strict`), values are cast to the
 //! schema's types, and empty objects are left out of what is shown (`minimize`).
 
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+
 use serde_json::{Map, Number, Value};
+
+use super::flask::Json;
 
 /// The largest body that Express' JSON parser takes by default, in bytes.
 const BODY_LIMIT_BYTES: usize = 100 * 1024;
@@ -69,6 +74,15 @@ const SCHEMA: [Field; 18] = [
     required("reputation", Kind::Number),
 ];
 
+/// What AIOS takes every node to have once its infrastructure runs, whatever was registered.
+const FIXED_CAPACITIES: [(&str, u64); 5] = [
+    ("swap", 0),
+    ("storage.disks", 1),
+    ("storage.size", 512_000),
+    ("network.txBandwidth", 10_000),
+    ("network.rxBandwidth", 10_000),
+];
+
 /// The registered clusters.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
@@ -79,11 +93,11 @@ pub(super) struct Registry {
 
 impl Registry {
     pub(super) fn clusters(&self) -> Vec<Value> {
-        self.clusters.iter().map(shown).collect()
+        self.clusters.iter().map(|cluster| Entry(cluster).to_value()).collect()
     }
 
     /// Registers a cluster.
-    pub(super) fn create(&mut self, document: &Value) -> Result<Value, RegistryError> {
+    pub(super) fn create(&mut self, document: &Value) -> Result<Entry<'_>, RegistryError> {
         within_limit(document)?;
         let mut stored = Map::new();
         for field in &SCHEMA {
@@ -108,50 +122,79 @@ impl Registry {
         self.registered += 1;
         stored.insert("_id".to_owned(), Value::String(format!("{:024x}", self.registered)));
         stored.insert("__v".to_owned(), Value::from(0));
-        let answer = shown(&stored);
         self.clusters.push(stored);
-        Ok(answer)
+        self.clusters.last().map(Entry).ok_or(RegistryError::Internal)
     }
 
-    pub(super) fn read(&self, id: &str) -> Result<Value, RegistryError> {
-        self.find(id).and_then(|at| self.clusters.get(at)).map(shown).ok_or(RegistryError::NotFound)
+    pub(super) fn read(&self, id: &str) -> Result<Entry<'_>, RegistryError> {
+        self.find(id).and_then(|at| self.clusters.get(at)).map(Entry).ok_or(RegistryError::NotFound)
     }
 
     /// Carries out `{"$set": {PATH: VALUE, …}}`, all of it or nothing. Validators do not run on
     /// updates, casts do.
-    pub(super) fn update(&mut self, id: &str, update: &Value) -> Result<Value, RegistryError> {
+    pub(super) fn update(&mut self, id: &str, update: &Value) -> Result<Entry<'_>, RegistryError> {
         within_limit(update)?;
         let sent = update.get("$set").and_then(Value::as_object).ok_or(RegistryError::Internal)?;
-        let mut accepted = Vec::new();
+        let mut accepted = BTreeMap::new();
         for (path, value) in sent {
             if let Some(value) = by_schema(path, value)? {
-                accepted.push((path.as_str(), value));
+                accepted.insert(path.as_str(), value);
             }
         }
-        if accepted.iter().any(|(path, _)| accepted.iter().any(|(other, _)| is_below(path, other)))
-        {
+        let has_one_above = |path: &str| {
+            path.rmatch_indices('.')
+                .any(|(dot, _)| path.get(..dot).is_some_and(|above| accepted.contains_key(above)))
+        };
+        if accepted.keys().any(|path| has_one_above(path)) {
             // MongoDB: "Updating the path … would create a conflict at …".
             return Err(RegistryError::Internal);
         }
         let at = self.find(id).ok_or(RegistryError::NotFound)?;
-        let mut cluster = self.clusters.get(at).cloned().unwrap_or_default();
-        for (path, value) in accepted {
-            set(&mut cluster, path, value)?;
-        }
-        if self.position(cluster.get("id")).is_some_and(|other| other != at) {
+        let other = accepted.get("id").and_then(|id| self.position(Some(id)));
+        if other.is_some_and(|other| other != at) {
             return Err(RegistryError::Internal);
         }
-        let answer = shown(&cluster);
-        if let Some(stored) = self.clusters.get_mut(at) {
-            *stored = cluster;
+        let cluster = self.clusters.get_mut(at).ok_or(RegistryError::NotFound)?;
+        // None of the paths leads below another one, so that none stands in another's way: what
+        // can be set now can be set after the others.
+        for path in accepted.keys() {
+            settable(cluster, path)?;
         }
-        Ok(answer)
+        // In the order in which they were sent: an index makes room for itself only.
+        for path in sent.keys() {
+            if let Some(value) = accepted.remove(path.as_str()) {
+                set(cluster, path, value)?;
+            }
+        }
+        Ok(Entry(cluster))
     }
 
     /// Removes a cluster; the answer is what was removed.
-    pub(super) fn delete(&mut self, id: &str) -> Result<Value, RegistryError> {
+    pub(super) fn delete(&mut self, id: &str) -> Result<Json, RegistryError> {
         let at = self.find(id).ok_or(RegistryError::NotFound)?;
-        Ok(shown(&self.clusters.remove(at)))
+        Ok(Entry(&self.clusters.remove(at)).to_json())
+    }
+
+    /// Writes the fixed capacities over those of every node and their sums over the cluster's, as
+    /// AIOS does when its infrastructure starts.
+    pub(super) fn overwrite_capacities(&mut self, id: &str) {
+        let Some(cluster) = self.find(id).and_then(|at| self.clusters.get_mut(at)) else { return };
+        let mut nodes = 0;
+        if let Some(Value::Array(entries)) = cluster
+            .get_mut("nodes")
+            .and_then(Value::as_object_mut)
+            .and_then(|group| group.get_mut("nodeData"))
+        {
+            for node in entries.iter_mut().filter_map(Value::as_object_mut) {
+                nodes += 1;
+                for (path, capacity) in FIXED_CAPACITIES {
+                    put(node, path, Value::from(capacity));
+                }
+            }
+        }
+        for (path, capacity) in FIXED_CAPACITIES {
+            put(cluster, path, Value::from(capacity * nodes));
+        }
     }
 
     fn find(&self, id: &str) -> Option<usize> {
@@ -165,8 +208,26 @@ impl Registry {
 
 /// A stored document as the registry shows it: without empty objects, except as elements of a
 /// list.
-fn shown(stored: &Map<String, Value>) -> Value {
-    Value::Object(minimize(stored))
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry<'a>(&'a Map<String, Value>);
+
+impl Entry<'_> {
+    pub(super) fn id(&self) -> Option<&str> {
+        self.0.get("id").and_then(Value::as_str)
+    }
+
+    pub(super) fn to_value(self) -> Value {
+        Value::Object(minimize(self.0))
+    }
+
+    pub(super) fn to_json(self) -> Json {
+        Json::of_fields(self.0, &has_content)
+    }
+}
+
+/// Whether a field is more than empty objects within each other.
+fn has_content(value: &Value) -> bool {
+    value.as_object().is_none_or(|fields| fields.values().any(has_content))
 }
 
 fn minimize(fields: &Map<String, Value>) -> Map<String, Value> {
@@ -254,6 +315,32 @@ fn number(text: &str) -> Option<Value> {
     text.parse().ok().and_then(Number::from_f64).map(Value::Number)
 }
 
+/// Whether [`set`] can set a dotted path.
+fn settable(document: &Map<String, Value>, path: &str) -> Result<(), RegistryError> {
+    let (first, mut rest) = split(path);
+    let mut place = document.get(first);
+    while let Some(path) = rest {
+        let name;
+        (name, rest) = split(path);
+        place = match place {
+            None | Some(Value::Null) => None,
+            Some(Value::Object(fields)) => fields.get(name),
+            Some(Value::Array(items)) => items.get(index(items, name)?),
+            Some(_) => return Err(RegistryError::Internal),
+        };
+    }
+    Ok(())
+}
+
+/// An index of a list, as far behind its end as the database fills it up.
+fn index(items: &[Value], name: &str) -> Result<usize, RegistryError> {
+    let index: usize = name.parse().map_err(|_not_an_index| RegistryError::Internal)?;
+    if index > items.len() + MAX_BACKFILL {
+        return Err(RegistryError::Internal);
+    }
+    Ok(index)
+}
+
 /// The database's `$set` of one dotted path: missing objects are made, lists are filled up with null.
 fn set(document: &mut Map<String, Value>, path: &str, value: Value) -> Result<(), RegistryError> {
     let (first, mut rest) = split(path);
@@ -271,10 +358,7 @@ fn set(document: &mut Map<String, Value>, path: &str, value: Value) -> Result<()
         place = match place {
             Value::Object(fields) => fields.entry(name).or_insert(Value::Null),
             Value::Array(items) => {
-                let index: usize = name.parse().map_err(|_not_an_index| RegistryError::Internal)?;
-                if index > items.len() + MAX_BACKFILL {
-                    return Err(RegistryError::Internal);
-                }
+                let index = index(items, name)?;
                 if index >= items.len() {
                     items.resize(index + 1, Value::Null);
                 }
@@ -285,6 +369,24 @@ fn set(document: &mut Map<String, Value>, path: &str, value: Value) -> Result<()
     }
     *place = value;
     Ok(())
+}
+
+/// [`set`], where what is no object gives way to one.
+fn put(document: &mut Map<String, Value>, path: &str, value: Value) {
+    match split(path) {
+        (name, None) => {
+            document.insert(name.to_owned(), value);
+        }
+        (name, Some(rest)) => {
+            let group = document.entry(name).or_insert(Value::Null);
+            if !group.is_object() {
+                *group = Value::Object(Map::new());
+            }
+            if let Value::Object(fields) = group {
+                put(fields, rest, value);
+            }
+        }
+    }
 }
 
 fn split(path: &str) -> (&str, Option<&str>) {
@@ -315,17 +417,40 @@ fn python_json_bytes(value: &Value) -> usize {
             2 + items.iter().map(python_json_bytes).sum::<usize>() + separators(items.len())
         }
         Value::String(text) => python_text_bytes(text),
-        other => other.to_string().len(),
+        Value::Null | Value::Bool(true) => 4,
+        Value::Bool(false) => 5,
+        Value::Number(number) => {
+            let mut written = Length(0);
+            match write!(written, "{number}") {
+                // It never refuses.
+                Ok(()) | Err(fmt::Error) => written.0,
+            }
+        }
     }
 }
 
+/// Counts the bytes that are written to it.
+struct Length(usize);
+
+impl fmt::Write for Length {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.len();
+        Ok(())
+    }
+}
+
+/// Counted by the bytes of UTF-8, which is a good deal faster than by characters.
 fn python_text_bytes(text: &str) -> usize {
     let inner: usize = text
-        .chars()
-        .map(|c| match c {
-            '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
-            ' '..='~' => 1,
-            other => 6 * other.len_utf16(),
+        .bytes()
+        .map(|byte| match byte {
+            b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+            b' '..=b'~' => 1,
+            // The rest of a character whose first byte has been counted.
+            0x80..=0xbf => 0,
+            // A pair of surrogates.
+            0xf0.. => 12,
+            _ => 6,
         })
         .sum();
     2 + inner
@@ -356,9 +481,74 @@ mod tests {
             (json!({ "a": "", "b": {} }), r#"{"a": "", "b": {}}"#),
             (json!("ü😀\u{7f}\u{1}"), r#""\u00fc\ud83d\ude00\u007f\u0001""#),
             (json!("\"\\\n\t/"), r#""\"\\\n\t/""#),
+            (json!([false, -12, 0.25]), "[false, -12, 0.25]"),
         ] {
             assert_eq!(python_json_bytes(&value), python.len(), "{value}");
         }
+    }
+
+    #[test]
+    fn the_limit_counts_the_wrapper_of_an_update() {
+        let update = |extra: usize| {
+            // 10 bytes of wrapper, 25 of the field's name and the quotes.
+            let text = "x".repeat(102_400 - 35 + extra);
+            json!({ "$set": { "clusterMetadata.a": text } })
+        };
+        let written = update(0).to_string().replace(':', ": ");
+        assert_eq!(written.len(), 102_400, "as Python writes it");
+        for (name, extra, answer) in
+            [("just fits", 0, Ok(())), ("a byte more", 1, Err(RegistryError::PayloadTooLarge))]
+        {
+            let mut registry = Registry::default();
+            registry.create(&cluster()).expect("valid");
+            assert_eq!(registry.update("c1", &update(extra)).map(|_| ()), answer, "{name}");
+        }
+    }
+
+    #[test]
+    fn fields_below_a_list_append_in_order() {
+        let mut registry = Registry::default();
+        registry.create(&cluster()).expect("valid");
+        // Ten comes before nine where names are sorted as texts.
+        let fields: Map<_, _> =
+            (1..12).map(|n| (format!("nodes.nodeData.{n}"), json!({ "id": n }))).collect();
+        let update = json!({ "$set": fields });
+        let answer = registry.update("c1", &update).expect("valid").to_value();
+        let ids: Vec<_> = answer["nodes"]["nodeData"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .skip(1)
+            .map(|entry| entry["id"].as_u64().expect("a number"))
+            .collect();
+        assert_eq!(ids, (1..12).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn capacities_that_are_overwritten() {
+        let mut registry = Registry::default();
+        let mut document = cluster();
+        // A node without any, one with a scalar in the way, and what is no node.
+        document["nodes"]["nodeData"] = json!([{ "id": "n1" }, { "id": "n2", "storage": 7, "network": { "interfaces": 2 } }, 5]);
+        registry.create(&document).expect("valid");
+        registry.overwrite_capacities("c1");
+        registry.overwrite_capacities("nobody");
+        let stored = registry.read("c1").expect("registered").to_value();
+        let storage = json!({ "disks": 1, "size": 512_000 });
+        let fixed = json!({ "txBandwidth": 10_000, "rxBandwidth": 10_000 });
+        let expected = json!([
+            { "id": "n1", "swap": 0, "storage": storage, "network": fixed },
+            {
+                "id": "n2", "swap": 0, "storage": storage,
+                "network": { "interfaces": 2, "txBandwidth": 10_000, "rxBandwidth": 10_000 }
+            },
+            5
+        ]);
+        assert_eq!(stored["nodes"]["nodeData"], expected);
+        assert_eq!(stored["storage"], json!({ "disks": 2, "size": 1_024_000 }));
+        let network = json!({ "interfaces": 1, "txBandwidth": 20_000, "rxBandwidth": 20_000 });
+        assert_eq!(stored["network"], network);
+        assert_eq!(stored["swap"], json!(0));
     }
 
     #[test]
@@ -404,9 +594,10 @@ mod tests {
         ] {
             let mut registry = Registry::default();
             registry.create(&cluster()).expect("valid");
-            let answer = registry.update("c1", &json!({ "$set": update })).expect(name);
+            let update = json!({ "$set": update });
+            let answer = registry.update("c1", &update).expect(name).to_value();
             assert_eq!(answer.pointer(&stored(field)), Some(&after), "{name}: {answer}");
-            assert_eq!(registry.read("c1"), Ok(answer), "{name}");
+            assert_eq!(registry.read("c1").map(Entry::to_value), Ok(answer), "{name}");
         }
     }
 
@@ -434,9 +625,9 @@ mod tests {
             ("too large", "c1", json!({ "clusterMetadata": "x".repeat(102_400) }), PayloadTooLarge),
         ] {
             let mut registry = Registry::default();
-            let before = registry.create(&cluster()).expect("valid");
+            let before = registry.create(&cluster()).expect("valid").to_value();
             assert_eq!(registry.update(id, &json!({ "$set": update })), Err(error), "{name}");
-            assert_eq!(registry.read("c1"), Ok(before), "{name}");
+            assert_eq!(registry.read("c1").map(Entry::to_value), Ok(before), "{name}");
         }
     }
 
@@ -447,7 +638,11 @@ mod tests {
         fields.insert("status".to_owned(), json!("live"));
         fields.insert("gpus".to_owned(), json!({ "count": 0, "memory": 0, "modelNames": ["x"] }));
         fields.insert("config".to_owned(), json!({ "policy": {}, "useGateway": false }));
-        let stored = Registry::default().create(&document).expect("valid");
+        let mut registry = Registry::default();
+        let stored = registry.create(&document).expect("valid");
+        let text = format!("{:?}", stored.to_json());
+        assert!(text.contains("useGateway") && !text.contains("policy"), "{text}");
+        let stored = stored.to_value();
         assert_eq!(stored.get("status"), None);
         assert_eq!(stored.get("gpus"), Some(&json!({ "count": 0, "memory": 0 })));
         assert_eq!(stored.get("config"), Some(&json!({ "useGateway": false })), "empty objects");

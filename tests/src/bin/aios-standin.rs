@@ -11,10 +11,10 @@ use std::time::Duration;
 use clap::{Args, Parser};
 use log::LevelFilter;
 use rollcall_report::error_chain;
-use rollcall_tests::aios::{AiosStandin, Behaviour};
+use rollcall_tests::aios::{Addresses, AiosStandin, Behaviour};
 use serde_json::json;
 
-/// A stand-in of AIOS's parser, gateway and registry, kept in memory.
+/// A stand-in of AIOS's parser, gateway, database of tasks and registry, kept in memory.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
@@ -24,6 +24,9 @@ struct Options {
     /// Where the gateway listens; loopback only, port 0 takes any free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     gateway_listen: SocketAddr,
+    /// Where the database of tasks listens; loopback only, port 0 takes any free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    tasks_listen: SocketAddr,
     #[command(flatten)]
     fault: Fault,
     /// The fault holds for the first N requests to register a cluster, not for ever.
@@ -51,7 +54,7 @@ struct Fault {
     /// A cluster is stored and the connection closed without an answer.
     #[arg(long)]
     reply_lost: bool,
-    /// Every answer takes this long, for example 5s.
+    /// Everything is done at once and answered this much later, for example 5s.
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
     stall: Option<Duration>,
     /// Nothing is answered.
@@ -98,13 +101,21 @@ fn run(options: Options) -> Result<(), Box<dyn Error>> {
     runtime.block_on(async {
         // Before the line that says "listening": whoever reads it may send SIGTERM at once.
         let signalled = rollcall_daemon::shutdown::signalled()?;
-        let aios = AiosStandin::start_on(options.parser_listen, options.gateway_listen)?;
+        let aios = AiosStandin::start_at(Addresses {
+            parser: options.parser_listen,
+            gateway: options.gateway_listen,
+            tasks: options.tasks_listen,
+        })?;
         let behaviour = options.fault.behaviour();
         match options.for_next {
             Some(creates) => aios.set_for_next(creates, behaviour),
             None => aios.set(behaviour),
         }
-        let urls = json!({ "parserUrl": aios.parser_url(), "gatewayUrl": aios.gateway_url() });
+        let urls = json!({
+            "parserUrl": aios.parser_url(),
+            "gatewayUrl": aios.gateway_url(),
+            "tasksUrl": aios.tasks_url()
+        });
         let mut stdout = io::stdout();
         writeln!(stdout, "{urls}")?;
         stdout.flush()?;
