@@ -3,6 +3,8 @@
 //! YAML; every key is checked, and an error names the line and the key. The free-form parts
 //! (`config`, `clusterMetadata`) go into the document as they are, in their order.
 
+mod target;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
@@ -10,14 +12,14 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rollcall_daemon::http::check_service_url;
 use rollcall_report::NodeId;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 use thiserror::Error;
-use url::Url;
+
+pub use target::{Envelope, Target, TargetKind, TargetName, TransportSettings};
 
 /// More than any network's registry would take.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -174,88 +176,13 @@ impl Overrides {
     }
 }
 
-/// A network to register with. Its state is kept under its name.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Target {
-    /// The name that commands, metrics and the store know it by.
-    pub name: TargetName,
-    /// What kind of network it is.
-    #[serde(rename = "type")]
-    pub kind: TargetKind,
-    /// AIOS's parser, for example `http://parser.example.org:8000`.
-    #[serde(deserialize_with = "http_url")]
-    pub parser_url: Url,
-    /// AIOS's cluster controller gateway, for example `http://gateway.example.org:5000`.
-    #[serde(deserialize_with = "http_url")]
-    pub gateway_url: Url,
-    /// How the document is wrapped.
-    #[serde(default)]
-    pub envelope: Envelope,
-    /// The CA that signed the certificates of parser and gateway; the system's CAs if left out.
-    #[serde(default)]
-    pub ca_file: Option<PathBuf>,
-    /// Lets secrets in the document (a join command) go over plain HTTP to another machine.
-    #[serde(default)]
-    pub insecure_http: bool,
-}
-
-/// Kinds of networks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TargetKind {
-    /// An AIOS network.
-    Aios,
-}
-
-/// How the document is wrapped for AIOS's parser.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Envelope {
-    /// `{"header": …, "body": {"spec": {"values": DOCUMENT}}}`: what the parser takes.
-    #[default]
-    ParserV1,
-    /// The bare document, as AIOS's documentation shows.
-    Flat,
-}
-
-/// A target's name: lower-case letters, digits and `-`, at most 40 characters.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct TargetName(String);
-
-impl TargetName {
-    /// The name itself.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for TargetName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for TargetName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if text.is_empty() || text.len() > 40 || !text.chars().all(allowed) {
-            let shown: String = text.chars().take(80).collect();
-            return Err(D::Error::custom(format!(
-                "target name {shown:?} must be 1 to 40 lower-case letters, digits and '-'"
-            )));
-        }
-        Ok(Self(text))
-    }
-}
-
 fn unique_targets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Target>, D::Error> {
     let targets = Vec::<Target>::deserialize(deserializer)?;
     let mut names = HashSet::new();
     for target in &targets {
         if !names.insert(&target.name) {
-            let message = format!("two targets are named {:?}: a name stands once", target.name.0);
+            let message =
+                format!("two targets are named {:?}: a name stands once", target.name.as_str());
             return Err(D::Error::custom(message));
         }
     }
@@ -277,14 +204,6 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text)
         .map_err(|error| D::Error::custom(format!("{text:?} is no duration such as 30m: {error}")))
-}
-
-/// The errors do not show the text: it may hold a password. Line and key say which it is.
-fn http_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let url = Url::parse(&text).map_err(|error| D::Error::custom(format!("no URL: {error}")))?;
-    check_service_url(&url).map_err(D::Error::custom)?;
-    Ok(url)
 }
 
 impl ClusterFile {
@@ -340,7 +259,12 @@ impl Problem {
         let said = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
         let said = said.strip_suffix(&format!(" at line {line}, column {column}")).unwrap_or(&said);
         let message = match key_on_line(text, line) {
-            Some(key) if !said.contains(key) && !said.starts_with("missing field") => {
+            // What is wrong with a whole target stands at its first line, which is not to blame.
+            Some(key)
+                if !said.contains(key)
+                    && !said.starts_with("missing field")
+                    && !said.starts_with("target ") =>
+            {
                 format!("{key}: {said}")
             }
             _ => said.to_owned(),

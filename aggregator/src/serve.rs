@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::onboarding::execute::Executor;
 use crate::store::{OpenError, Store};
 use crate::targets::aios;
+use crate::targets::transport::TransportError;
 use crate::tokens::{Tokens, WeakToken};
 use crate::{admin, intake};
 
@@ -139,7 +140,7 @@ pub enum ServeError {
         /// The target's name.
         target: String,
         /// What is wrong.
-        source: aios::SetUpError,
+        source: TransportError,
     },
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up")]

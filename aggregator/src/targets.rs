@@ -2,6 +2,7 @@
 //! asked for.
 
 pub mod aios;
+pub mod transport;
 
 use serde::{Deserialize, Serialize};
 

@@ -238,6 +238,24 @@ fn a_join_command_is_masked_and_does_not_leave_over_plain_http() {
             ", insecureHttp: true",
             false,
         ),
+        ("a token", "", "http://parser.example", ", bearerTokenFile: t", true),
+        ("a header", "", "http://parser.example", ", headerFiles: {X-Key: k}", true),
+        ("a token over TLS", "", "https://parser.example", ", bearerTokenFile: t", false),
+        ("a token on this machine", "", "http://[::1]:8000", ", bearerTokenFile: t", false),
+        (
+            "a token on the way back",
+            "",
+            "https://parser.example",
+            ", bearerTokenFile: t, gatewayUrl: 'http://gateway.example'",
+            true,
+        ),
+        (
+            "a token and a command, as told",
+            "kubeadm join --token hunter2",
+            "http://parser.example",
+            ", bearerTokenFile: t, insecureHttp: true",
+            false,
+        ),
     ] {
         let mut document = document();
         document.cluster_metadata["additionalInfo"]["joinCommand"] = command.into();

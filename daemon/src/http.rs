@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use thiserror::Error;
 use url::{Host, Url};
 
@@ -18,12 +21,27 @@ pub fn install_crypto_provider() {
     drop(rustls::crypto::ring::default_provider().install_default());
 }
 
-/// A client's builder with what all of ours share. Redirects are not followed: a registration that
-/// lands at another address than the one written down is no registration.
-///
-/// The client is for `url` alone: with plain HTTP to this machine no proxy of the environment is
-/// used, for what it carries must not leave the machine. With `ca_file` that CA alone is trusted,
-/// else the system's; plain HTTP needs none, and a machine may have none.
+/// How a service is reached, besides by its URL.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Connection<'a> {
+    /// The only CA that is trusted; the system's if left out.
+    pub ca_file: Option<&'a Path>,
+    /// What the service knows us by.
+    pub client_certificate: Option<ClientCertificate<'a>>,
+    /// The proxy for everything but what `NO_PROXY` names; those of the environment if left out.
+    pub proxy: Option<&'a Url>,
+}
+
+/// A client's certificate and its key.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientCertificate<'a> {
+    /// The certificate, and those between it and its CA; PEM.
+    pub cert_file: &'a Path,
+    /// Its private key, PEM.
+    pub key_file: &'a Path,
+}
+
+/// A client's builder for a service with a CA of its own, if any: [`Connection::client_builder`].
 ///
 /// # Errors
 ///
@@ -32,26 +50,85 @@ pub fn client_builder(
     url: &Url,
     ca_file: Option<&Path>,
 ) -> Result<reqwest::ClientBuilder, ClientError> {
-    install_crypto_provider();
-    let mut builder = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .user_agent(concat!("rollcall/", env!("CARGO_PKG_VERSION")));
-    if url.scheme() == "http" && is_confidential(url) {
-        builder = builder.no_proxy();
+    Connection { ca_file, ..Connection::default() }.client_builder(url)
+}
+
+impl Connection<'_> {
+    /// A client's builder with what all of ours share. Redirects are not followed: a registration
+    /// that lands at another address than the one written down is no registration.
+    ///
+    /// The client is for `url` alone: with plain HTTP to this machine no proxy is used, for what it
+    /// carries must not leave the machine. With a CA file that CA alone is trusted, else the
+    /// system's; plain HTTP needs none, and a machine may have none.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or holds not what it should, or the proxy's URL is none.
+    pub fn client_builder(self, url: &Url) -> Result<reqwest::ClientBuilder, ClientError> {
+        install_crypto_provider();
+        let mut builder = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .user_agent(concat!("rollcall/", env!("CARGO_PKG_VERSION")));
+        if url.scheme() == "http" && is_confidential(url) {
+            builder = builder.no_proxy();
+        } else if let Some(proxy) = self.proxy {
+            let proxy = reqwest::Proxy::all(proxy.clone())
+                .map_err(|source| ClientError::Proxy { source: source.without_url() })?;
+            builder = builder.proxy(proxy.no_proxy(reqwest::NoProxy::from_env()));
+        }
+        if let Some(certificate) = self.client_certificate {
+            builder = builder.identity(certificate.read()?);
+        }
+        let Some(path) = self.ca_file else {
+            // An https proxy has a certificate, too.
+            let needs_none = url.scheme() == "http" && self.proxy.is_none();
+            return Ok(if needs_none { builder.tls_certs_only([]) } else { builder });
+        };
+        let pem = fs::read(path)
+            .map_err(|source| ClientError::CaUnreadable { path: path.to_owned(), source })?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+            .map_err(|source| ClientError::CaInvalid { path: path.to_owned(), source })?;
+        if certificates.is_empty() {
+            return Err(ClientError::CaEmpty { path: path.to_owned() });
+        }
+        Ok(builder.tls_certs_only(certificates))
     }
-    let Some(path) = ca_file else {
-        let needs_none = url.scheme() == "http";
-        return Ok(if needs_none { builder.tls_certs_only([]) } else { builder });
-    };
-    let pem = fs::read(path)
-        .map_err(|source| ClientError::CaUnreadable { path: path.to_owned(), source })?;
-    let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-        .map_err(|source| ClientError::CaInvalid { path: path.to_owned(), source })?;
-    if certificates.is_empty() {
-        return Err(ClientError::CaEmpty { path: path.to_owned() });
+}
+
+impl ClientCertificate<'_> {
+    /// Reads both files. What is wrong with either is found here, where its path can be told.
+    fn read(self) -> Result<reqwest::Identity, ClientError> {
+        let read = |path: &Path| {
+            fs::read(path).map_err(|source| ClientError::ClientCertificateUnreadable {
+                path: path.to_owned(),
+                source,
+            })
+        };
+        let (mut cert, key) = (read(self.cert_file)?, read(self.key_file)?);
+        let chain = CertificateDer::pem_slice_iter(&cert)
+            .collect::<Result<Vec<_>, _>>()
+            .and_then(
+                |chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) },
+            )
+            .map_err(|source| ClientError::ClientCertificateInvalid {
+                path: self.cert_file.to_owned(),
+                source,
+            })?;
+        let private = PrivateKeyDer::from_pem_slice(&key).map_err(|source| {
+            ClientError::ClientKeyInvalid { path: self.key_file.to_owned(), source }
+        })?;
+        CertifiedKey::from_der(chain, private, &rustls::crypto::ring::default_provider())
+            .map_err(|source| self.unpaired(Box::new(source)))?;
+        cert.push(b'\n');
+        cert.extend(key);
+        reqwest::Identity::from_pem(&cert).map_err(|source| self.unpaired(Box::new(source)))
     }
-    Ok(builder.tls_certs_only(certificates))
+
+    fn unpaired(self, source: Box<dyn std::error::Error + Send + Sync>) -> ClientError {
+        let (cert, key) = (self.cert_file.to_owned(), self.key_file.to_owned());
+        ClientError::ClientPair { cert, key, source }
+    }
 }
 
 /// Whether what is sent there stays between the two ends: HTTPS, or HTTP that never leaves this
@@ -148,6 +225,50 @@ pub enum ClientError {
     CaEmpty {
         /// The file.
         path: PathBuf,
+    },
+    /// The client certificate's or its key's file cannot be read.
+    #[error("client certificate or key file {} cannot be read", path.display())]
+    ClientCertificateUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The client certificate's file holds none.
+    #[error("client certificate file {} holds no valid PEM certificate", path.display())]
+    ClientCertificateInvalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: pem::Error,
+    },
+    /// The client's key file holds none.
+    #[error("client key file {} holds no PEM private key that needs no password", path.display())]
+    ClientKeyInvalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: pem::Error,
+    },
+    /// Certificate and key do not belong together.
+    #[error(
+        "client certificate {} and key {} cannot be used together: is the key the certificate's own?",
+        cert.display(),
+        key.display()
+    )]
+    ClientPair {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What the TLS library said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The proxy's URL is none.
+    #[error("the proxy cannot be used")]
+    Proxy {
+        /// What the HTTP library said.
+        source: reqwest::Error,
     },
 }
 

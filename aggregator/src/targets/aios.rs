@@ -17,7 +17,7 @@ use crate::cluster_file::{Envelope, Target};
 use crate::digest::Digest;
 use crate::document::ClusterDocument;
 
-pub use client::{Client, SetUpError};
+pub use client::Client;
 pub use compare::differences;
 pub use reply::{judge_create, judge_read};
 pub use secrets::mask;
@@ -91,15 +91,29 @@ pub fn body(document: &ClusterDocument, envelope: Envelope) -> serde_json::Resul
 }
 
 fn obstacle(document: &ClusterDocument, target: &Target) -> Option<String> {
-    if target.insecure_http || secrets::values(document).is_empty() {
+    if target.transport.insecure_http {
         return None;
     }
-    // Reading the entry back brings its secrets along.
+    // Reading the entry back brings its secrets along, and needs the same headers.
     let open =
         [&target.parser_url, &target.gateway_url].into_iter().find(|url| !is_confidential(url))?;
+    let in_document = !secrets::values(document).is_empty();
+    let in_headers = target.transport.secret_headers();
+    let (what, leave_out) = match (in_document, in_headers.as_slice()) {
+        (false, []) => return None,
+        (true, []) => (format!("the document holds a secret ({})", secrets::NAMES), "the secret"),
+        (false, keys) => (format!("the target's {} is secret", keys.join(" and ")), "it"),
+        (true, keys) => (
+            format!(
+                "the document holds a secret ({}), the target's {} is secret",
+                secrets::NAMES,
+                keys.join(" and ")
+            ),
+            "both",
+        ),
+    };
     Some(format!(
-        "the document holds a secret ({}), and {open} is plain HTTP to another machine: use https, leave the secret out, or set insecureHttp: true for this target",
-        secrets::NAMES
+        "{what}, and {open} is plain HTTP to another machine: use https, leave {leave_out} out, or set insecureHttp: true for this target"
     ))
 }
 

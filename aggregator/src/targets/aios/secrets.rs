@@ -1,6 +1,7 @@
 //! The secrets that an onboarding document may hold: where they are, masking them where the
 //! document is shown, and taking them out of what a network says.
 
+use rollcall_daemon::secret::Secret;
 use serde_json::Value;
 
 use crate::document::ClusterDocument;
@@ -17,6 +18,10 @@ const MASK: &str = "*** masked ***";
 
 /// A text or a word of it that is shorter than this is no secret by itself: `kubeadm`, `join`.
 const SHORTEST: usize = 12;
+
+/// A header's value that is shorter than this is no secret, or none that can be told from other
+/// words of a reply.
+const SHORTEST_HEADER: usize = 8;
 
 /// Masks a document's secrets. `true`: there was one.
 pub fn mask(document: &mut ClusterDocument) -> bool {
@@ -41,19 +46,30 @@ pub(super) fn values(document: &ClusterDocument) -> Vec<String> {
     found.filter(|value| !is_empty(value)).map(text).collect()
 }
 
-/// A network's reply without what it repeats of our secrets.
-pub(super) fn redact(reply: Vec<u8>, document: &ClusterDocument) -> Vec<u8> {
-    let secrets = values(document);
-    if secrets.is_empty() {
+/// A network's reply without what it repeats of our secrets: the document's, and those of the
+/// headers that were sent with it.
+pub(super) fn redact(reply: Vec<u8>, document: &ClusterDocument, headers: &[Secret]) -> Vec<u8> {
+    let in_document = values(document);
+    let in_headers: Vec<&str> = headers
+        .iter()
+        .map(Secret::expose)
+        .filter(|value| value.len() >= SHORTEST_HEADER && *value != document.id)
+        .collect();
+    if in_document.is_empty() && in_headers.is_empty() {
         return reply;
     }
     let mut shown = String::from_utf8_lossy(&reply).into_owned();
-    for secret in &secrets {
+    let secrets = in_document.iter().map(String::as_str).chain(in_headers.iter().copied());
+    for secret in secrets {
         // As it is, as JSON writes it, and what it is made of.
-        let escaped = Value::from(secret.as_str()).to_string();
+        let escaped = Value::from(secret).to_string();
+        // Some writers of JSON escape slashes.
+        let slashes = secret.replace('/', "\\/");
         let words = secret.split(|c: char| c.is_whitespace() || c == '=');
-        let forms = [escaped.trim_matches('"'), secret].into_iter().chain(words);
-        for form in forms.filter(|form| form.len() >= SHORTEST && *form != document.id) {
+        let words = words.filter(|word| word.len() >= SHORTEST);
+        let whole = [escaped.trim_matches('"'), &slashes, secret].into_iter();
+        let whole = whole.filter(|form| form.len() >= SHORTEST || in_headers.contains(&secret));
+        for form in whole.chain(words).filter(|form| *form != document.id) {
             shown = shown.replace(form, MASK);
         }
     }
@@ -66,4 +82,45 @@ fn is_empty(value: &Value) -> bool {
 
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster_file::ClusterFile;
+    use crate::document::{Source, assemble};
+
+    #[test]
+    fn what_is_taken_out_of_replies() {
+        let join = "kubeadm join 192.0.2.1:6443 --token abcdef.0123456789abcdef";
+        let text = format!(
+            "cluster: {{id: cluster-west-1, regionId: r, clusterMetadata: {{additionalInfo: {{joinCommand: '{join}'}}}}}}"
+        );
+        let file = ClusterFile::parse(&text).expect("valid");
+        let document =
+            assemble(&file.cluster, &file.overrides, std::iter::empty::<Source<'_>>()).document;
+        for (what, headers, reply, expected) in [
+            ("nothing of ours", &[][..], "all is well", "all is well"),
+            ("the command", &[], &*format!("no {join}!"), "no *** masked ***!"),
+            ("a word of it", &[], "no abcdef.0123456789abcdef!", "no *** masked ***!"),
+            ("a token", &["token-of-ours"], "no token-of-ours!", "no *** masked ***!"),
+            ("a short token", &["hunter22"], "no 'hunter22'", "no '*** masked ***'"),
+            ("the old one, too", &["newtoken", "oldtoken"], "oldtoken", "*** masked ***"),
+            (
+                "quoted",
+                &["say \"friend\" twice"],
+                r#"{"got": "say \"friend\" twice"}"#,
+                r#"{"got": "*** masked ***"}"#,
+            ),
+            ("slashes", &["aGk/aGk/"], r"aGk\/aGk\/", "*** masked ***"),
+            ("of a scheme", &["Basic dXNlcjpodW50ZXIy"], "dXNlcjpodW50ZXIy", "*** masked ***"),
+            ("less than a secret", &["west"], "west of here", "west of here"),
+            ("the id", &["cluster-west-1"], "id cluster-west-1", "id cluster-west-1"),
+        ] {
+            let headers: Vec<Secret> =
+                headers.iter().map(|value| Secret::new((*value).to_owned())).collect();
+            let shown = redact(reply.as_bytes().to_vec(), &document, &headers);
+            assert_eq!(String::from_utf8_lossy(&shown), expected, "{what}");
+        }
+    }
 }
