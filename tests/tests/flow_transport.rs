@@ -2,9 +2,10 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -542,6 +543,38 @@ fn replies_are_bounded() {
     }
 }
 
+#[test]
+fn a_proxy_has_a_certificate_too_and_may_refuse() {
+    let (ours, theirs) = (Ca::new("our CA"), Ca::new("another CA"));
+    let folder = Folder::new();
+    folder.write("ours.pem", &ours.pem);
+    folder.write("theirs.pem", &theirs.pem);
+    let over_tls = Service::start(Some(ours.server(None)), hello);
+    let refusing = Service::start(None, |_| whole("403 Forbidden", "", b"not there"));
+    let plain = format!("http://{}", refusing.address);
+    for (what, url, proxy, ca, expected) in [
+        ("its CA", "http://parser.example:8000", over_tls.url(), "ours", "200 hello"),
+        (
+            "another CA",
+            "http://parser.example:8000",
+            over_tls.url(),
+            "theirs",
+            "or of an https proxy before it, is not accepted",
+        ),
+        ("no tunnel", "https://parser.example", plain, "ours", "no reply: "),
+    ] {
+        let keys = format!("proxy: '{proxy}', caFile: '@/{ca}.pem'");
+        let transport = folder.transport(url, &keys).expect(what);
+        let got = words(ask(&transport, url));
+        assert!(got.contains(expected), "{what}: {got}");
+        assert!(expected != "no reply: " || got.contains("tunnel"), "{what}: {got}");
+    }
+    let [asked] = &*over_tls.received() else { panic!("one request to the proxy") };
+    assert!(asked.head.starts_with("GET http://parser.example:8000/ "), "{}", asked.head);
+    let [asked] = &*refusing.received() else { panic!("one request for a tunnel") };
+    assert!(asked.head.starts_with("CONNECT parser.example:443 "), "{}", asked.head);
+}
+
 /// A bed with a CA, a client's certificate and a token, and the keys that name them.
 fn bed_with_secrets(ca: &Ca) -> (Bed, String) {
     let bed = Bed::new("");
@@ -711,6 +744,8 @@ fn a_token_for_plain_http_to_another_machine_is_held_back() {
         // The parser is here, the gateway elsewhere: either counts.
         let bed = Bed::new("");
         bed.write("target-token", TOKEN);
+        let for_everybody = Permissions::from_mode(0o644);
+        fs::set_permissions(bed.path("target-token"), for_everybody).expect("a mode");
         let key = key.replace("FILE", &bed.path("target-token").display().to_string());
         let keys = format!("    {key}\n    proxy: http://{}\n", proxy.address);
         set_target(&bed, &aios.parser_url(), "http://gateway.example:5000", &keys);
@@ -722,5 +757,9 @@ fn a_token_for_plain_http_to_another_machine_is_held_back() {
             assert!(detail.contains(words), "{what}: {detail}");
         }
         assert!(proxy.heads().is_empty() && aios.requests().is_empty(), "{what}");
+        let warnings = aggregator.daemon.lines().into_iter().filter(|line| {
+            line.contains("every user of this machine can read") && line.contains("target-token")
+        });
+        assert_eq!(warnings.count(), 1, "{what}");
     }
 }

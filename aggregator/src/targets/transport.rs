@@ -291,7 +291,7 @@ impl ExchangeError {
 fn tls_trouble(error: &reqwest::Error, has_client_certificate: bool) -> Option<&'static str> {
     match rustls_error(error)? {
         rustls::Error::InvalidCertificate(_) => Some(
-            "the service's certificate is not accepted: caFile must hold the CA that signed it, and the URL must name a host that it was made for",
+            "the certificate of the service, or of an https proxy before it, is not accepted: caFile must hold the CA that signed it, and the URL must name a host that it was made for",
         ),
         rustls::Error::AlertReceived(alert) => match alert {
             AlertDescription::CertificateRequired => Some(
