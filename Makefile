@@ -7,6 +7,8 @@ CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 # How many cases of each property `make soak` tries.
 SOAK_CASES ?= 20000
+# How many lives of an aggregator with a network that fails.
+SOAK_RUNS ?= 1000
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help
@@ -31,17 +33,19 @@ test: prerequisites ## Passes all tests that need no cluster.
 	tests/units.sh
 
 .PHONY: soak
-soak: prerequisites ## Tests that take long: a driver that hangs for 20 cycles, each property over many cases.
+soak: prerequisites ## Tests that take long: a network that fails and kill -9 a thousand times, a driver that hangs, each property over many cases.
 	$(CARGO) build --locked --workspace --bins
+	ROLLCALL_RUNS=$(SOAK_RUNS) $(CARGO) test --locked -p rollcall-tests --test flow_faults -- --nocapture
 	$(CARGO) test --locked -p rollcall-tests --test nvml_hang -- --ignored --nocapture
 	PROPTEST_CASES=$(SOAK_CASES) $(CARGO) test --locked --workspace --lib
 	PROPTEST_CASES=$(SOAK_CASES) $(CARGO) test --locked -p rollcall-aggregator --test truth --test document --test plan
+	PROPTEST_CASES=$(SOAK_CASES) $(CARGO) test --locked -p rollcall-tests --test amend
 	PROPTEST_CASES=$$(($(SOAK_CASES) / 10)) $(CARGO) test --locked -p rollcall-tests --test saved_machines
 
 .PHONY: bench
-bench: prerequisites ## How long a probe takes, here and on every saved machine, and what it needs of memory.
+bench: prerequisites ## How long a probe takes, here and on every saved machine, and a look at the entry of a large cluster.
 	$(CARGO) build --locked --release -p rollcall-agent
-	$(CARGO) bench --locked -p rollcall-tests --bench probe
+	$(CARGO) bench --locked -p rollcall-tests --bench probe --bench entry
 
 .PHONY: lint
 lint: prerequisites $(CARGO_DENY) ## Formatting, clippy, documentation, licences and sources of dependencies.

@@ -2,4 +2,51 @@
 
 pub mod access;
 pub mod router;
+mod targets;
 pub mod views;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::ConnectInfo;
+use rollcall_report::RefusalCode;
+use tokio::sync::Mutex;
+
+use crate::aggregator::Aggregator;
+use crate::cluster_file::{Target, TargetName};
+use crate::refusal::Refused;
+use crate::store::WriteError;
+use crate::targets::aios::Client;
+use access::Access;
+
+/// What the routes share.
+#[derive(Debug)]
+struct Admin {
+    aggregator: Arc<Aggregator>,
+    access: Access,
+    clients: BTreeMap<TargetName, Client>,
+    /// Looks at a network on an operator's behalf: one at a time.
+    looking: Mutex<()>,
+}
+
+type Peer = ConnectInfo<SocketAddr>;
+
+impl Admin {
+    fn target(&self, name: &str) -> Result<&Target, Refused> {
+        let targets = &self.aggregator.file.targets;
+        targets.iter().find(|target| target.name.as_str() == name).ok_or_else(|| {
+            let known: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            Refused::new(
+                RefusalCode::NotFound,
+                format!("there is no target {name:?}; there are: {known}"),
+            )
+        })
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
+fn not_stored(error: WriteError) -> Refused {
+    Refused::new(RefusalCode::Unavailable, format!("{error}; nothing was changed, try again"))
+}

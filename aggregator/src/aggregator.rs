@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use rollcall_report::NodeName;
+use rollcall_report::{NodeId, NodeName};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -13,9 +13,11 @@ use crate::cluster_file::{ClusterFile, Target, TargetName};
 use crate::document::{Assembly, Source, assemble};
 use crate::metrics::Metrics;
 use crate::onboarding::gate::{Gate, gate};
-use crate::onboarding::state::TargetState;
-use crate::roll::{Change, Entry, Roll, Ticket};
-use crate::store::{Contents, Pending, Store, Write, WriteError};
+use crate::onboarding::state::{TargetState, Will};
+use crate::roll::departure::Departure;
+use crate::roll::{Change, Entry, Leave, Roll};
+use crate::store::{Contents, Event, Pending, Store, Write, WriteError};
+use crate::targets::Departed;
 
 /// A node is stale when this many intervals have passed without a report.
 const STALE_INTERVALS: i32 = 3;
@@ -34,9 +36,21 @@ pub struct Aggregator {
     /// What Prometheus is told.
     pub metrics: Metrics,
     roll: Mutex<Roll>,
-    targets: Mutex<BTreeMap<TargetName, TargetState>>,
+    targets: Mutex<BTreeMap<TargetName, Standing>>,
+    wanting: tokio::sync::Mutex<()>,
     generation: watch::Sender<u64>,
     started: Timestamp,
+}
+
+/// Where a target stands, and what its operator wants of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Where it stands.
+    pub state: TargetState,
+    /// What its operator wants.
+    pub will: Will,
+    /// Nodes that its entry holds, that are not in our document and that nothing says have departed.
+    pub kept: Vec<String>,
 }
 
 impl Aggregator {
@@ -49,12 +63,16 @@ impl Aggregator {
         metrics: Metrics,
     ) -> Self {
         let now = Timestamp::now();
-        let mut stored: BTreeMap<_, _> = contents.targets.into_iter().collect();
+        let mut stored: BTreeMap<_, _> = contents
+            .targets
+            .into_iter()
+            .map(|(name, state, will)| (name, (state.after_restart(now), will)))
+            .collect();
         let targets = file.targets.iter().map(|target| {
-            let state = stored
+            let (state, will) = stored
                 .remove(target.name.as_str())
-                .map_or_else(|| TargetState::new(now), |state| state.after_restart(now));
-            (target.name.clone(), state)
+                .unwrap_or_else(|| (TargetState::new(now), Will::default()));
+            (target.name.clone(), Standing { state, will, kept: Vec::new() })
         });
         Self {
             targets: Mutex::new(targets.collect()),
@@ -63,7 +81,8 @@ impl Aggregator {
             interval,
             store,
             metrics,
-            roll: Mutex::new(Roll::restore(contents.entries, now)),
+            roll: Mutex::new(Roll::restore(contents.entries, contents.departures, now)),
+            wanting: tokio::sync::Mutex::default(),
             generation: watch::Sender::new(0),
             started: now,
         }
@@ -94,7 +113,7 @@ impl Aggregator {
                     let (node_id, former_id) =
                         (change.entry.node_id.clone(), change.former_id.clone());
                     aggregator.roll().confirm(change);
-                    aggregator.roll_changed();
+                    aggregator.changed();
                     match former_id {
                         None => log::info!(node = name.as_str(), node_id = node_id.as_str();
                             "a new node is on the roll"),
@@ -125,27 +144,50 @@ impl Aggregator {
     pub async fn settle_forget(
         self: &Arc<Self>,
         pending: Pending,
-        name: NodeName,
-        ticket: Ticket,
+        leave: Leave,
     ) -> Result<(), WriteError> {
         let aggregator = Arc::clone(self);
         let told = tokio::spawn(async move {
             pending.done().await?;
-            aggregator.roll().forget(&name, ticket);
-            aggregator.roll_changed();
+            let name = leave.name.clone();
+            aggregator.roll().forget(leave);
+            aggregator.changed();
             log::info!(node = name.as_str(); "node forgotten on the operator's word");
             Ok(())
         });
         told.await.unwrap_or(Err(WriteError::Closed))
     }
 
-    /// Wakes whoever watches the roll.
-    pub fn roll_changed(&self) {
+    /// Waits until the store holds that a node has left which is not on the roll, and tells the roll:
+    /// also when the caller is dropped meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not take it; then the roll is as it was.
+    pub async fn settle_departed(
+        self: &Arc<Self>,
+        pending: Pending,
+        departure: Departure,
+    ) -> Result<(), WriteError> {
+        let aggregator = Arc::clone(self);
+        let told = tokio::spawn(async move {
+            pending.done().await?;
+            log::info!(node_id = departure.node_id.as_str();
+                "a node that is not on the roll has departed on the operator's word");
+            aggregator.roll().departed(departure);
+            aggregator.changed();
+            Ok(())
+        });
+        told.await.unwrap_or(Err(WriteError::Closed))
+    }
+
+    /// Wakes whoever watches the roll and what operators want.
+    pub fn changed(&self) {
         self.generation.send_modify(|generation| *generation = generation.wrapping_add(1));
     }
 
-    /// Watches the roll for changes.
-    pub fn watch_roll(&self) -> watch::Receiver<u64> {
+    /// Watches the roll, and what operators want, for changes.
+    pub fn watch(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
     }
 
@@ -174,6 +216,23 @@ impl Aggregator {
         confirmed.filter(|at| *at > now).min()
     }
 
+    /// The nodes that have departed for long enough to be taken out of an entry.
+    pub fn departed(&self, now: Timestamp) -> Departed {
+        let roll = self.roll();
+        let departures = roll.departures();
+        let hold_down = self.file.departures.hold_down;
+        Departed {
+            nodes: departures.confirmed(hold_down, now),
+            renamed: departures.renamed(),
+            leaving: departures.leaving(hold_down, now),
+        }
+    }
+
+    /// When the next one of them has.
+    pub fn next_departure(&self, now: Timestamp) -> Option<Timestamp> {
+        self.roll().departures().next_confirmed(self.file.departures.hold_down, now)
+    }
+
     /// Whether the first registration may go ahead, by how many nodes are in the document and how
     /// many are kept out of it.
     pub fn gate(&self, complete: usize, incomplete: usize, now: Timestamp) -> Gate {
@@ -197,17 +256,70 @@ impl Aggregator {
         SignedDuration::try_from(self.interval).unwrap_or(SignedDuration::MAX) * STALE_INTERVALS
     }
 
-    /// Where a target stands.
-    pub fn target_state(&self, target: &Target) -> TargetState {
-        let states = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        states.get(&target.name).cloned().unwrap_or_else(|| TargetState::new(self.started))
+    /// Where a target stands, and what its operator wants.
+    pub fn standing(&self, target: &Target) -> Standing {
+        let standings = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        standings.get(&target.name).cloned().unwrap_or_else(|| Standing {
+            state: TargetState::new(self.started),
+            will: Will::default(),
+            kept: Vec::new(),
+        })
     }
 
     /// Notes where a target stands, for whoever asks.
-    pub fn show_target_state(&self, target: &Target, state: TargetState) {
-        self.metrics.target_phase(&target.name, state.observed_phase());
-        let mut states = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        states.insert(target.name.clone(), state);
+    pub fn show(&self, target: &Target, state: TargetState) {
+        self.metrics.target(&target.name, &state);
+        self.with_standing(target, |standing| standing.state = state);
+    }
+
+    /// Notes which nodes a target's entry holds that are not in our document.
+    pub fn show_kept(&self, target: &Target, kept: &[String]) {
+        self.metrics.kept_nodes(&target.name, kept.len());
+        self.with_standing(target, |standing| kept.clone_into(&mut standing.kept));
+    }
+
+    /// Whether some target's entry holds a node of this id that is not in our document.
+    pub fn is_kept(&self, id: &NodeId) -> bool {
+        let standings = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        standings.values().any(|standing| standing.kept.iter().any(|kept| kept == id.as_str()))
+    }
+
+    /// Changes what an operator wants of a target, when the store holds it: also when the caller is
+    /// dropped meanwhile. Says when it was asked.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not take it; then nothing is changed.
+    pub async fn want(
+        self: &Arc<Self>,
+        target: &Target,
+        event: Event,
+        change: impl FnOnce(&mut Will) + Send + 'static,
+    ) -> Result<Timestamp, WriteError> {
+        let aggregator = Arc::clone(self);
+        let target = target.clone();
+        let told = tokio::spawn(async move {
+            // One at a time, so that none undoes another's change.
+            let _turn = aggregator.wanting.lock().await;
+            let Standing { state, mut will, .. } = aggregator.standing(&target);
+            let asked = will.go_ahead(Timestamp::now(), &state);
+            change(&mut will);
+            let name = target.name.to_string();
+            let wanted = Box::new(will.clone());
+            let write = Write::Will { name, state: Box::new(state), will: wanted, event };
+            aggregator.store.write(write).await?;
+            aggregator.with_standing(&target, |standing| standing.will = will);
+            aggregator.changed();
+            Ok(asked)
+        });
+        told.await.unwrap_or(Err(WriteError::Closed))
+    }
+
+    fn with_standing(&self, target: &Target, change: impl FnOnce(&mut Standing)) {
+        let mut standings = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(standing) = standings.get_mut(&target.name) {
+            change(standing);
+        }
     }
 
     /// Stores when each node last reported, so that a restart knows who was silent before it.

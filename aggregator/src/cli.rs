@@ -1,8 +1,11 @@
 //! The command line: `serve`, and the operator's commands.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage. Results go to stdout, everything else to stderr.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 what was checked is not as it should be. Results go
+//! to stdout, everything else to stderr.
 
 mod assemble;
+mod check;
+mod target;
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -50,10 +53,29 @@ enum Command {
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// Takes a node off the roll. It comes back if its agent still reports.
+    /// Tells what was done for a target: the journal.
+    History(target::HistoryArgs),
+    /// Registers the cluster, or brings its registration up to date, now: waits, refusals and a
+    /// given-up war with another writer end.
+    Submit(target::SubmitArgs),
+    /// Says yes to what waits for approval.
+    Approve(target::ApproveArgs),
+    /// Tells how a network's entry differs from what it should be; nothing if it does not. Exit code 3
+    /// if it does.
+    Diff(target::DiffArgs),
+    /// Takes the cluster out of a network: its infrastructure, then its entry. Nothing is registered
+    /// there again until you submit.
+    Offboard(target::OffboardArgs),
+    /// Has the network make its infrastructure on the cluster, and follows that to its end.
+    Infrastructure(target::InfrastructureArgs),
+    /// Checks what a target needs of this cluster and this cluster of the target; changes nothing.
+    Check(check::CheckArgs),
+    /// Takes nodes off the roll. They come back if their agents still report; else they are taken out
+    /// of the networks' entries after a while (departures.holdDown).
     Forget {
-        /// The Kubernetes Node's name.
-        node: NodeName,
+        /// The Kubernetes Nodes' names; for one that is not on the roll, its id in an entry.
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -189,6 +211,12 @@ enum Failure {
     Assemble(assemble::AssembleError),
     #[error(transparent)]
     Operator(OperatorError),
+    #[error("{0}")]
+    Target(target::NotDone),
+    #[error(transparent)]
+    Check(check::CheckError),
+    #[error("{failed} checks failed")]
+    ChecksFailed { failed: usize },
 }
 
 impl Failure {
@@ -197,8 +225,11 @@ impl Failure {
         match self {
             Self::PlainIntake { .. }
             | Self::PlainAdmin { .. }
-            | Self::Operator(OperatorError::Server { .. } | OperatorError::PlainHttp { .. }) => 2,
+            | Self::Operator(OperatorError::Server { .. } | OperatorError::PlainHttp { .. })
+            | Self::Check(check::CheckError::NoSuchTarget { .. }) => 2,
             Self::Serve(error) if error.is_configuration() => 2,
+            Self::Target(not_done) => not_done.exit_code(),
+            Self::ChecksFailed { .. } => 3,
             _ => 1,
         }
     }
@@ -214,6 +245,8 @@ pub fn run() -> ExitCode {
         Err(Failure::Print { source }) if source.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
+        // The report says it.
+        Err(failure @ Failure::ChecksFailed { .. }) => ExitCode::from(failure.exit_code()),
         Err(failure) => {
             // There is nowhere left to say that stderr is gone.
             let _gone = writeln!(io::stderr(), "rollcall-aggregator: {}", error_chain(&failure));
@@ -264,10 +297,43 @@ fn execute(command: Command) -> Result<(), Failure> {
             }
             print(&operator::json(&view.document).map_err(Failure::Operator)?)
         }
-        Command::Forget { node, server } => {
+        Command::History(args) => runtime(here())?.block_on(target::history(args)),
+        Command::Submit(args) => runtime(here())?.block_on(target::submit(args)),
+        Command::Approve(args) => runtime(here())?.block_on(target::approve(args)),
+        Command::Diff(args) => runtime(here())?.block_on(target::diff(args)),
+        Command::Offboard(args) => runtime(here())?.block_on(target::offboard(args)),
+        Command::Infrastructure(args) => runtime(here())?.block_on(target::infrastructure(args)),
+        Command::Check(args) => {
+            let output = args.output;
+            let runtime = runtime(here())?;
+            let report = runtime.block_on(check::check(args));
+            // A resolver or a credential plugin that is out of time is not waited for.
+            runtime.shutdown_background();
+            let report = report?;
+            print(&match output {
+                Output::Table => report.text(),
+                Output::Json => operator::json(&report).map_err(Failure::Operator)?,
+            })?;
+            match report.failed {
+                0 => Ok(()),
+                failed => Err(Failure::ChecksFailed { failed }),
+            }
+        }
+        Command::Forget { nodes, server } => {
             let operator = server.operator()?;
-            runtime(here())?.block_on(operator.forget(&node)).map_err(Failure::Operator)?;
-            print(&format!("node {node} is off the roll"))
+            let runtime = runtime(here())?;
+            let mut failed = Ok(());
+            for node in nodes {
+                match runtime.block_on(operator.forget(&node)) {
+                    Ok(()) => print(&format!("node {node} is off the roll"))?,
+                    // The others are forgotten all the same.
+                    Err(error) => {
+                        log::error!("node {node}: {}", error_chain(&error));
+                        failed = Err(Failure::Operator(error));
+                    }
+                }
+            }
+            failed
         }
         Command::Rebind { node, server } => {
             let operator = server.operator()?;

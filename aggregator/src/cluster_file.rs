@@ -19,7 +19,9 @@ use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 use thiserror::Error;
 
-pub use target::{Envelope, Target, TargetKind, TargetName, TransportSettings};
+pub use target::{
+    Envelope, Infrastructure, Mode, Target, TargetKind, TargetName, TransportSettings,
+};
 
 /// More than any network's registry would take.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -42,6 +44,34 @@ pub struct ClusterFile {
     /// For how long the loss of a GPU must be confirmed before the GPU counts no more.
     #[serde(default = "gpu_loss_hold_down", deserialize_with = "duration")]
     pub gpu_loss_hold_down: Duration,
+    /// When nodes that have left are taken out of a network's entry.
+    #[serde(default)]
+    pub departures: DepartureRules,
+}
+
+/// When nodes that have left are taken out of a network's entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DepartureRules {
+    /// For how long a node may come back as if nothing had been.
+    #[serde(deserialize_with = "duration")]
+    pub hold_down: Duration,
+    /// Taking away more than this share of an entry's nodes at once waits for a person.
+    #[serde(deserialize_with = "percent")]
+    pub approve_above_percent: u8,
+}
+
+impl Default for DepartureRules {
+    fn default() -> Self {
+        Self { hold_down: Duration::from_mins(10), approve_above_percent: 20 }
+    }
+}
+
+fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    let percent = Value::deserialize(deserializer)?;
+    let fits = percent.as_u64().filter(|percent| *percent <= 100);
+    fits.and_then(|percent| u8::try_from(percent).ok())
+        .ok_or_else(|| D::Error::custom("approveAbovePercent must be a whole number from 0 to 100"))
 }
 
 /// Long enough for a GPU's reset or a driver's upgrade.
@@ -83,9 +113,15 @@ fn cluster_metadata<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Map<String, Value>, D::Error> {
     let metadata = Map::deserialize(deserializer)?;
-    match metadata.get("additionalInfo") {
-        None | Some(Value::Object(_)) => Ok(metadata),
-        Some(_) => Err(D::Error::custom("additionalInfo must be a mapping")),
+    let info = match metadata.get("additionalInfo") {
+        None => return Ok(metadata),
+        Some(Value::Object(info)) => info,
+        Some(_) => return Err(D::Error::custom("additionalInfo must be a mapping")),
+    };
+    match info.get("joinCommand") {
+        None | Some(Value::Null | Value::String(_)) => Ok(metadata),
+        // It is a secret, and known as one by being a text at this place.
+        Some(_) => Err(D::Error::custom("additionalInfo.joinCommand must be a text")),
     }
 }
 
@@ -183,6 +219,16 @@ fn unique_targets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Targ
         if !names.insert(&target.name) {
             let message =
                 format!("two targets are named {:?}: a name stands once", target.name.as_str());
+            return Err(D::Error::custom(message));
+        }
+        let same =
+            |other: &&Target| other.name != target.name && other.gateway_url == target.gateway_url;
+        if let Some(other) = targets.iter().find(same) {
+            let message = format!(
+                "targets {:?} and {:?} have one gatewayUrl: a cluster has one entry in a network",
+                target.name.as_str(),
+                other.name.as_str()
+            );
             return Err(D::Error::custom(message));
         }
     }
@@ -345,6 +391,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn errors_name_line_and_key() {
         let entry = "  - name: aios\n    type: aios\n    parserUrl: http://p:1\n    gatewayUrl: http://g:2\n";
         let target = format!("targets:\n{entry}");
@@ -420,6 +467,59 @@ mod tests {
                 "A B",
             ),
             ("a target twice", format!("{SMALL}{target}{entry}"), 0, "two targets"),
+            (
+                "a network twice",
+                format!("{SMALL}{target}{}", entry.replace("name: aios", "name: again")),
+                0,
+                "have one gatewayUrl",
+            ),
+            (
+                "a join command that is no text",
+                format!(
+                    "{SMALL}  clusterMetadata: {{additionalInfo: {{joinCommand: [hunter2]}}}}\n"
+                ),
+                0,
+                "joinCommand must be a text",
+            ),
+            (
+                "more than all",
+                format!("{SMALL}departures: {{approveAbovePercent: 101}}\n"),
+                4,
+                "a whole number from 0 to 100",
+            ),
+            (
+                "a percentage with its sign",
+                format!("{SMALL}departures: {{approveAbovePercent: 20%}}\n"),
+                4,
+                "a whole number from 0 to 100",
+            ),
+            (
+                "an unknown mode",
+                format!(
+                    "{SMALL}{}",
+                    target.replace("type: aios", "type: aios\n    mode: auto-matic")
+                ),
+                7,
+                "auto-matic",
+            ),
+            (
+                "looks without a pause",
+                format!("{SMALL}{}", target.replace("type: aios", "type: aios\n    lookEvery: 0s")),
+                7,
+                "from 1s to 1h",
+            ),
+            (
+                "infrastructure without its tasks",
+                format!(
+                    "{SMALL}{}",
+                    target.replace(
+                        "type: aios",
+                        "type: aios\n    infrastructure: {kubeconfigFile: f}"
+                    )
+                ),
+                7,
+                "tasksUrl",
+            ),
         ] {
             let problem = ClusterFile::parse(&text).expect_err(what);
             let message = problem.to_string();

@@ -3,10 +3,12 @@
 //!
 //! The way of a report: [`intake`] takes it, [`roll`] admits it, [`store`] keeps it; [`document`]
 //! assembles what the roll holds; [`onboarding`] plans and carries out the registration with a
-//! network of [`targets`]. [`admin`] shows it all to operators.
+//! network of [`targets`]. [`admin`] shows it all to operators, and [`checks`] tells them what is in
+//! the way of it.
 
 pub mod admin;
 pub mod aggregator;
+pub mod checks;
 pub mod cli;
 pub mod cluster_file;
 pub mod digest;

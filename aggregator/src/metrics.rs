@@ -3,16 +3,18 @@
 //! the roll takes its series with it.
 
 mod nodes;
+mod targets;
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use rollcall_daemon::process;
 
 use crate::cluster_file::TargetName;
-use crate::onboarding::state::Phase;
+use crate::onboarding::state::TargetState;
 use crate::targets::Verdict;
 
 pub use nodes::NodeFigures;
 use nodes::NodeGauges;
+use targets::TargetGauges;
 
 /// The aggregator's metrics and the registry that they are in.
 #[derive(Debug, Clone)]
@@ -23,8 +25,7 @@ pub struct Metrics {
     nodes: IntGaugeVec,
     stale_nodes: IntGauge,
     each_node: NodeGauges,
-    target_phase: IntGaugeVec,
-    submissions: IntCounterVec,
+    targets: TargetGauges,
 }
 
 /// How many nodes are how.
@@ -82,38 +83,14 @@ impl Metrics {
             "rollcall_aggregator_stale_nodes",
             "Nodes on the roll that have been silent for three intervals.",
         )?;
-        let target_phase = IntGaugeVec::new(
-            Opts::new(
-                "rollcall_aggregator_target_phase",
-                "1 for the phase that a target is in, 0 for the others.",
-            ),
-            &["target", "phase"],
-        )?;
-        let submissions = IntCounterVec::new(
-            Opts::new(
-                "rollcall_aggregator_submissions_total",
-                "Registrations sent to a target, by what the reply was worth.",
-            ),
-            &["target", "outcome"],
-        )?;
         registry.register(Box::new(reports.clone()))?;
         registry.register(Box::new(intake_seconds.clone()))?;
         registry.register(Box::new(nodes.clone()))?;
         registry.register(Box::new(stale_nodes.clone()))?;
         let each_node = NodeGauges::new()?;
         registry.register(Box::new(each_node.clone()))?;
-        registry.register(Box::new(target_phase.clone()))?;
-        registry.register(Box::new(submissions.clone()))?;
-        Ok(Self {
-            registry,
-            reports,
-            intake_seconds,
-            nodes,
-            stale_nodes,
-            each_node,
-            target_phase,
-            submissions,
-        })
+        let targets = TargetGauges::new(&registry)?;
+        Ok(Self { registry, reports, intake_seconds, nodes, stale_nodes, each_node, targets })
     }
 
     /// The registry that `/metrics` shows.
@@ -144,17 +121,18 @@ impl Metrics {
         self.each_node.replace(nodes);
     }
 
-    /// Notes a target's phase.
-    pub fn target_phase(&self, target: &TargetName, current: Phase) {
-        for phase in Phase::ALL {
-            self.target_phase
-                .with_label_values(&[target.as_str(), phase.as_str()])
-                .set(i64::from(phase == current));
-        }
+    /// Notes where a target stands.
+    pub fn target(&self, target: &TargetName, state: &TargetState) {
+        self.targets.show(target, state);
     }
 
-    /// Counts a registration that was sent.
-    pub fn submission(&self, target: &TargetName, verdict: &Verdict) {
-        self.submissions.with_label_values(&[target.as_str(), verdict.as_str()]).inc();
+    /// Notes how many nodes a target's entry holds that are not in our document.
+    pub fn kept_nodes(&self, target: &TargetName, count: usize) {
+        self.targets.kept_nodes(target, count);
+    }
+
+    /// Counts a request that was sent to change a target's entry: `create`, `update` or `remove`.
+    pub fn request(&self, target: &TargetName, what: &str, verdict: &Verdict) {
+        self.targets.request(target, what, verdict);
     }
 }

@@ -5,5 +5,7 @@
 
 pub mod execute;
 pub mod gate;
+pub mod infrastructure;
+mod pace;
 pub mod plan;
 pub mod state;

@@ -1,12 +1,12 @@
-//! The operator's side of the admin listener: what `nodes`, `status`, `document`, `forget` and
-//! `rebind` ask of a running aggregator.
+//! The operator's side of the admin listener: what the operator's commands ask of a running
+//! aggregator.
 
 pub mod tables;
 
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use rollcall_daemon::http::{
     BodyError, ClientError, InvalidServiceUrl, below, check_service_url, client_builder,
@@ -19,9 +19,14 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use url::Url;
 
-use crate::admin::views::{DocumentView, NodesView, StatusView};
+use crate::admin::views::{
+    DocumentView, HistoryView, NodesView, Noted, PlanView, StatusView, SubmitRequest, TargetView,
+};
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than a look at a network may take that the aggregator is asked for.
+const TIMEOUT: Duration = Duration::from_mins(11);
+/// How often a target is asked how it stands.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(300);
 const MAX_REPLY_BYTES: usize = 256 * 1024 * 1024;
 
 /// Asks a running aggregator.
@@ -29,6 +34,15 @@ const MAX_REPLY_BYTES: usize = 256 * 1024 * 1024;
 pub struct Operator {
     http: reqwest::Client,
     server: Url,
+}
+
+/// How following a target ended.
+#[derive(Debug)]
+pub enum Followed {
+    /// What was waited for has come about.
+    Done(Box<TargetView>),
+    /// It has not, in time.
+    TimedOut(Box<TargetView>),
 }
 
 /// Why an operator's command failed.
@@ -107,6 +121,12 @@ pub enum OperatorError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// The aggregator has no target of this name.
+    #[error("the aggregator has no target {target}: rollcall-aggregator status lists them")]
+    NoTarget {
+        /// The name.
+        target: String,
+    },
     /// A result cannot be encoded.
     #[error("the result cannot be encoded")]
     Encode {
@@ -175,13 +195,14 @@ impl Operator {
         self.get(&["v1", "document"], target.map(|target| ("target", target))).await
     }
 
-    /// Takes a node off the roll.
+    /// Takes a node off the roll, by its name, or records the departure of one that only a network's
+    /// entry holds, by its id.
     ///
     /// # Errors
     ///
     /// When there is no answer, or a refusal.
-    pub async fn forget(&self, node: &NodeName) -> Result<(), OperatorError> {
-        let url = self.url(&["v1", "nodes", node.as_str()], None);
+    pub async fn forget(&self, node: &str) -> Result<(), OperatorError> {
+        let url = self.url(&["v1", "nodes", node], None);
         self.exchange(Method::DELETE, url).await.map(drop)
     }
 
@@ -193,6 +214,91 @@ impl Operator {
     pub async fn rebind(&self, node: &NodeName) -> Result<(), OperatorError> {
         let url = self.url(&["v1", "nodes", node.as_str(), "rebind"], None);
         self.exchange(Method::POST, url).await.map(drop)
+    }
+
+    /// What would be sent to a target now, after a look at its network.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer, or a refusal.
+    pub async fn plan(
+        &self,
+        target: &str,
+        order: SubmitRequest,
+    ) -> Result<PlanView, OperatorError> {
+        let mut url = self.url(&["v1", "targets", target, "plan"], None);
+        url.query_pairs_mut()
+            .append_pair("adopt", &order.adopt.to_string())
+            .append_pair("partial", &order.partial.to_string());
+        self.read(url).await
+    }
+
+    /// Asks something of a target: `submit`, `approve`, `offboard`, `infrastructure`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer, or a refusal.
+    pub async fn order(
+        &self,
+        target: &str,
+        what: &str,
+        order: &impl Serialize,
+    ) -> Result<Noted, OperatorError> {
+        let url = self.url(&["v1", "targets", target, what], None);
+        let request = format!("POST {url}");
+        let body = serde_json::to_vec(order).map_err(|source| OperatorError::Encode { source })?;
+        let asked = self
+            .http
+            .post(url)
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .body(body);
+        let answer = self.answer(asked, request.clone()).await?;
+        serde_json::from_slice(&answer)
+            .map_err(|source| OperatorError::Incomprehensible { request, source })
+    }
+
+    /// The newest lines of the journal.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer, or a refusal.
+    pub async fn history(
+        &self,
+        target: Option<&str>,
+        limit: u32,
+    ) -> Result<HistoryView, OperatorError> {
+        let mut url = self.url(&["v1", "history"], Some(("limit", &limit.to_string())));
+        if let Some(target) = target {
+            url.query_pairs_mut().append_pair("target", target);
+        }
+        self.read(url).await
+    }
+
+    /// Where a target stands, once what was asked of it is acted upon and `is_done` says so; what it
+    /// was last seen to be if that does not come about within `limit`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer, or a refusal, or no target of this name.
+    pub async fn follow(
+        &self,
+        target: &str,
+        limit: Duration,
+        is_done: impl Fn(&TargetView) -> bool,
+    ) -> Result<Followed, OperatorError> {
+        let end = tokio::time::Instant::now() + limit;
+        loop {
+            let status = self.status().await?;
+            let view = status.targets.into_iter().find(|view| view.name == target);
+            let view = view.ok_or_else(|| OperatorError::NoTarget { target: target.to_owned() })?;
+            if is_done(&view) {
+                return Ok(Followed::Done(Box::new(view)));
+            }
+            if tokio::time::Instant::now() + FOLLOW_PAUSE > end {
+                return Ok(Followed::TimedOut(Box::new(view)));
+            }
+            tokio::time::sleep(FOLLOW_PAUSE).await;
+        }
     }
 
     fn url(&self, segments: &[&str], query: Option<(&str, &str)>) -> Url {
@@ -208,7 +314,10 @@ impl Operator {
         segments: &[&str],
         query: Option<(&str, &str)>,
     ) -> Result<T, OperatorError> {
-        let url = self.url(segments, query);
+        self.read(self.url(segments, query)).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, url: Url) -> Result<T, OperatorError> {
         let request = format!("GET {url}");
         let body = self.exchange(Method::GET, url).await?;
         serde_json::from_slice(&body)
@@ -217,7 +326,15 @@ impl Operator {
 
     async fn exchange(&self, method: Method, url: Url) -> Result<Vec<u8>, OperatorError> {
         let request = format!("{method} {url}");
-        let response = match self.http.request(method, url).send().await {
+        self.answer(self.http.request(method, url), request).await
+    }
+
+    async fn answer(
+        &self,
+        asked: reqwest::RequestBuilder,
+        request: String,
+    ) -> Result<Vec<u8>, OperatorError> {
+        let response = match asked.send().await {
             Ok(response) => response,
             // The URL stands in the message already.
             Err(source) => {

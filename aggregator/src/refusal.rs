@@ -31,7 +31,7 @@ impl IntoResponse for Refused {
             RefusalCode::Forbidden => StatusCode::FORBIDDEN,
             RefusalCode::Malformed | RefusalCode::SchemaVersion => StatusCode::BAD_REQUEST,
             RefusalCode::Implausible => StatusCode::UNPROCESSABLE_ENTITY,
-            RefusalCode::IdentityConflict => StatusCode::CONFLICT,
+            RefusalCode::IdentityConflict | RefusalCode::Conflict => StatusCode::CONFLICT,
             RefusalCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             RefusalCode::TooSlow => StatusCode::REQUEST_TIMEOUT,
             RefusalCode::NotFound => StatusCode::NOT_FOUND,

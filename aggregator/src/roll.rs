@@ -5,6 +5,7 @@
 
 pub mod baseline;
 mod carry;
+pub mod departure;
 pub mod loss;
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,6 +19,7 @@ use thiserror::Error;
 
 use crate::digest::Digest;
 use baseline::{Baseline, Shape, changes};
+use departure::{Departure, Departures};
 use loss::LostGpu;
 
 /// A node on the roll.
@@ -140,6 +142,7 @@ pub struct Roll {
     names_by_id: HashMap<NodeId, NodeName>,
     names_by_machine: HashMap<MachineHash, NodeName>,
     conflicts: BTreeMap<NodeName, (Conflict, Timestamp)>,
+    departures: Departures,
     next_position: u64,
     last_ticket: Ticket,
 }
@@ -156,6 +159,20 @@ pub struct Change {
     pub entry: Entry,
     /// The id that the node had before; `None`: it is new on the roll.
     pub former_id: Option<NodeId>,
+    /// The former id as one that has left, if the node has another one now; to be stored with the
+    /// entry.
+    pub departure: Option<Departure>,
+    ticket: Ticket,
+}
+
+/// A node that is to leave; to be confirmed with [`Roll::forget`].
+#[derive(Debug, Clone)]
+#[must_use = "the node stays until it is confirmed"]
+pub struct Leave {
+    /// The node's name.
+    pub name: NodeName,
+    /// What is to be stored of it.
+    pub departure: Departure,
     ticket: Ticket,
 }
 
@@ -180,6 +197,13 @@ impl Slot {
         pending.or(self.stored.as_ref().map(|(_, entry)| entry))
     }
 
+    /// Whether the node has an id by what was put into the queue after a ticket.
+    fn has_since(&self, id: &NodeId, ticket: Ticket) -> bool {
+        let stored = self.stored.iter().map(|(stored, entry)| (*stored, entry));
+        let pending = self.pending.iter().map(|(pending, entry)| (*pending, entry));
+        stored.chain(pending).any(|(put, entry)| put > ticket && entry.node_id == *id)
+    }
+
     /// Whether the next report may come from another machine: the store must know of it, and no
     /// report have used it.
     fn is_rebinding(&self) -> bool {
@@ -191,7 +215,7 @@ impl Slot {
 impl Roll {
     /// The roll as the store holds it. Entries that contradict an earlier one, which only a store
     /// that was edited by hand can hold, are left out and shown as conflicts.
-    pub fn restore(mut entries: Vec<Entry>, now: Timestamp) -> Self {
+    pub fn restore(mut entries: Vec<Entry>, departures: Vec<Departure>, now: Timestamp) -> Self {
         entries.sort_unstable_by_key(|entry| entry.position);
         let mut roll = Self::default();
         for entry in entries {
@@ -204,6 +228,9 @@ impl Roll {
             roll.next_position = roll.next_position.max(entry.position + 1);
             let name = entry.name.clone();
             roll.update(&name, |slot| slot.stored = Some((Ticket::default(), entry)));
+        }
+        for departure in departures.into_iter().filter_map(|departure| departure.restored(now)) {
+            roll.departed(departure);
         }
         roll
     }
@@ -302,15 +329,24 @@ impl Roll {
 
     /// The store holds the change: it is shown from now on.
     pub fn confirm(&mut self, change: Change) {
-        let Change { entry, ticket, .. } = change;
-        let name = entry.name.clone();
+        let Change { entry, departure, ticket, .. } = change;
+        let (name, node_id) = (entry.name.clone(), entry.node_id.clone());
+        let mut is_newest = false;
         self.update(&name, |slot| {
             slot.pending.remove(&ticket);
             let newest = slot.stored.as_ref().map_or(slot.forgotten, |(stored, _)| *stored);
-            if newest.max(slot.forgotten) < ticket {
+            is_newest = newest.max(slot.forgotten) < ticket;
+            if is_newest {
                 slot.stored = Some((ticket, entry));
             }
         });
+        // It may have left again with what the store took later.
+        if is_newest {
+            self.departures.remove(&node_id);
+        }
+        if let Some(departure) = departure {
+            self.left(&name, departure, ticket);
+        }
     }
 
     /// The store did not take the change: it never was.
@@ -321,19 +357,54 @@ impl Roll {
     }
 
     /// Asks to take a node off the roll, see [`Self::forget`]. `None`: there is no such node.
-    pub fn leave(&mut self, name: &NodeName) -> Option<Ticket> {
-        self.slots.get(name)?.latest()?;
-        Some(self.next_ticket())
+    pub fn leave(&mut self, name: &NodeName, now: Timestamp) -> Option<Leave> {
+        let node_id = self.slots.get(name)?.latest()?.node_id.clone();
+        let departure = Departure { node_id, at: now, renamed: false };
+        Some(Leave { name: name.clone(), departure, ticket: self.next_ticket() })
     }
 
     /// The store has forgotten the node; unless it reported since, it is off the roll.
-    pub fn forget(&mut self, name: &NodeName, ticket: Ticket) {
+    pub fn forget(&mut self, leave: Leave) {
+        let Leave { name, departure, ticket } = leave;
         // What it was in the way of is settled with the next report.
         self.conflicts.clear();
-        self.update(name, |slot| {
+        self.update(&name, |slot| {
             slot.stored.take_if(|(stored, _)| *stored < ticket);
-            slot.forgotten = ticket;
+            slot.forgotten = slot.forgotten.max(ticket);
         });
+        self.left(&name, departure, ticket);
+    }
+
+    /// An id of a node has left with what the store took at a ticket, unless somebody has it since.
+    fn left(&mut self, name: &NodeName, departure: Departure, ticket: Ticket) {
+        let id = &departure.node_id;
+        let is_claimed = match self.names_by_id.get(id) {
+            // What is on its way from before the ticket is undone by it.
+            Some(owner) if owner == name => {
+                self.slots.get(name).is_some_and(|slot| slot.has_since(id, ticket))
+            }
+            owner => owner.is_some(),
+        };
+        if !is_claimed {
+            self.departures.insert(departure);
+        }
+    }
+
+    /// The store holds that a node has left, unless it is on the roll.
+    pub fn departed(&mut self, departure: Departure) {
+        if !self.names_by_id.contains_key(&departure.node_id) {
+            self.departures.insert(departure);
+        }
+    }
+
+    /// Whether a node of this id is on the roll, or on its way there.
+    pub fn has_id(&self, id: &NodeId) -> bool {
+        self.names_by_id.contains_key(id)
+    }
+
+    /// The nodes that have left.
+    pub fn departures(&self) -> &Departures {
+        &self.departures
     }
 
     /// Remembers a conflict. `false`: it is remembered already.
@@ -398,7 +469,10 @@ impl Roll {
     fn put(&mut self, entry: Entry, former_id: Option<NodeId>) -> Change {
         let ticket = self.next_ticket();
         self.next_position = self.next_position.max(entry.position + 1);
-        let change = Change { entry: entry.clone(), former_id, ticket };
+        let renamed = former_id.clone().filter(|former| *former != entry.node_id);
+        let departure =
+            renamed.map(|node_id| Departure { node_id, at: entry.changed, renamed: true });
+        let change = Change { entry: entry.clone(), former_id, departure, ticket };
         self.update(&change.entry.name, |slot| {
             slot.pending.insert(ticket, entry);
         });

@@ -1,5 +1,6 @@
 //! `serve`: puts the parts together and runs them until told to stop.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -169,11 +170,13 @@ impl ServeError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::ClusterFile { source } => !matches!(source, ClusterFileError::Unreadable { .. }),
-            Self::WeakToken { .. } | Self::SharedToken { .. } | Self::Certificate { .. } => true,
+            Self::WeakToken { .. }
+            | Self::SharedToken { .. }
+            | Self::Certificate { .. }
+            | Self::Target { .. } => true,
             Self::TokenFile { .. }
             | Self::Pem { .. }
             | Self::Store { .. }
-            | Self::Target { .. }
             | Self::Metrics { .. }
             | Self::Ended { .. }
             | Self::Listener { .. } => false,
@@ -224,8 +227,10 @@ pub async fn serve(
     );
     let aggregator = Arc::new(Aggregator::new(file, config.interval, store, contents, metrics));
 
-    let admin =
-        admin::router::router(Arc::clone(&aggregator), Access::new(operators), Readiness::new());
+    let by_name = clients.iter().map(|(target, client)| (target.name.clone(), client.clone()));
+    let by_name: BTreeMap<_, _> = by_name.collect();
+    let access = Access::new(operators);
+    let admin = admin::router::router(Arc::clone(&aggregator), by_name, access, Readiness::new());
     let intake = intake::router::router(Arc::clone(&aggregator), Authenticator::new(join_tokens));
 
     let mut background = JoinSet::new();

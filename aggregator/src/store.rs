@@ -17,8 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::digest::Digest;
-use crate::onboarding::state::TargetState;
+use crate::onboarding::state::{TargetState, Will};
 use crate::roll::Entry;
+use crate::roll::departure::Departure;
 
 /// How many writes may wait for the disk before intake slows down.
 const QUEUE: usize = 1024;
@@ -30,8 +31,10 @@ pub struct Contents {
     pub installation: Uuid,
     /// The roll.
     pub entries: Vec<Entry>,
-    /// The targets' states by target name.
-    pub targets: Vec<(String, TargetState)>,
+    /// Nodes that have left and not come back.
+    pub departures: Vec<Departure>,
+    /// The targets by name: where each stands, and what its operator wants.
+    pub targets: Vec<(String, TargetState, Will)>,
 }
 
 /// Something to be written. Writes that are committed together are all stored or all refused.
@@ -44,17 +47,39 @@ pub enum Write {
         /// The report, kept for a newer version that understands more of it; `None` leaves the
         /// stored one.
         report: Option<Vec<u8>>,
+        /// The id that it had, if it has another one now.
+        departure: Option<Departure>,
     },
     /// When nodes last reported.
     Seen(Vec<(NodeName, Timestamp)>),
     /// A node leaves.
-    Forget(NodeName),
+    Forget(NodeName, Departure),
+    /// A node that is not on the roll has left.
+    Departed(Departure),
     /// A target's state, and what happened.
     Target {
         /// The target.
         name: String,
         /// Its state from now on.
         state: Box<TargetState>,
+        /// What to append to the journal.
+        event: Event,
+    },
+    /// What an operator wants of a target, and what was said.
+    Will {
+        /// The target.
+        name: String,
+        /// Where it stands, if the store does not know it yet.
+        state: Box<TargetState>,
+        /// What is wanted from now on.
+        will: Box<Will>,
+        /// What to append to the journal.
+        event: Event,
+    },
+    /// Something that happened to a target and leaves its state as it is.
+    Event {
+        /// The target.
+        name: String,
         /// What to append to the journal.
         event: Event,
     },
@@ -66,7 +91,9 @@ pub enum Write {
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// What: `submitting`, `registered`, …: the phase that began.
+    /// What: the phase that began (`submitting`, `registered`, …), `answered`, what an operator asked for
+    /// (`submit`, `approve`, `offboard`, `infrastructure`), or how the infrastructure stands
+    /// (`infrastructure: created`).
     pub what: String,
     /// The program's version.
     pub version: String,
@@ -76,6 +103,47 @@ pub struct Event {
     /// Why, or what was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// What is about to be sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sends: Vec<Sent>,
+}
+
+/// A request in the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sent {
+    /// Method and URL.
+    pub request: String,
+    /// Digest of the body's bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_digest: Option<Digest>,
+}
+
+impl Event {
+    /// Something that happens now, by this version.
+    pub fn now(what: &str) -> Self {
+        Self {
+            at: Timestamp::now(),
+            what: what.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            about: None,
+            detail: None,
+            sends: Vec::new(),
+        }
+    }
+}
+
+/// A line of the journal as it is read back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JournalLine {
+    /// Its number; they only grow.
+    pub id: i64,
+    /// The target.
+    pub target: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
 }
 
 /// A handle to the open store. Clones share it; the store closes when the last is dropped.
@@ -85,9 +153,18 @@ pub struct Store {
 }
 
 #[derive(Debug)]
-struct Job {
-    write: Write,
-    done: oneshot::Sender<Result<(), WriteError>>,
+enum Job {
+    Write { write: Write, done: oneshot::Sender<Result<(), WriteError>> },
+    History { of: HistoryOf, done: oneshot::Sender<Result<Vec<JournalLine>, WriteError>> },
+}
+
+/// Which lines of the journal to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryOf {
+    /// Of one target; of all if left out.
+    pub target: Option<String>,
+    /// How many: the newest.
+    pub limit: u32,
 }
 
 impl Store {
@@ -101,16 +178,30 @@ impl Store {
         let (jobs, mut waiting) = mpsc::channel::<Job>(QUEUE);
         let work = move || {
             while let Some(first) = waiting.blocking_recv() {
-                let mut batch = vec![first];
+                let mut batch = Vec::new();
+                let mut questions = Vec::new();
+                let mut take = |job| match job {
+                    Job::Write { write, done } => batch.push((write, done)),
+                    Job::History { of, done } => questions.push((of, done)),
+                };
+                take(first);
                 while let Ok(next) = waiting.try_recv() {
-                    batch.push(next);
+                    take(next);
                 }
-                let outcome = database
-                    .commit(batch.iter().map(|job| &job.write))
-                    .map_err(|error| WriteError::Refused { reason: error_chain(&error) });
-                for job in batch {
-                    // Nobody may be waiting any more; the write stands all the same.
-                    let _gone = job.done.send(outcome.clone());
+                let refused = |error: &sqlite::CommitError| WriteError::Refused {
+                    reason: error_chain(error),
+                };
+                if !batch.is_empty() {
+                    let outcome = database
+                        .commit(batch.iter().map(|(write, _)| write))
+                        .map_err(|error| refused(&error));
+                    for (_, done) in batch {
+                        // Nobody may be waiting any more; the write stands all the same.
+                        let _gone = done.send(outcome.clone());
+                    }
+                }
+                for (of, done) in questions {
+                    let _gone = done.send(database.history(&of).map_err(|error| refused(&error)));
                 }
             }
         };
@@ -146,6 +237,20 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The newest lines of the journal, the newest last.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn history(&self, of: HistoryOf) -> Result<Vec<JournalLine>, WriteError> {
+        let (done, outcome) = oneshot::channel();
+        let asked = self.jobs.send(Job::History { of, done }).await;
+        asked.map_err(|_closed| WriteError::Closed)?;
+        outcome.await.unwrap_or(Err(WriteError::Closed))
+    }
+}
+
 /// Room for one write.
 #[derive(Debug)]
 pub struct Permit<'a> {
@@ -156,7 +261,7 @@ impl Permit<'_> {
     /// Puts the write into the queue; never waits.
     pub fn put(self, write: Write) -> Pending {
         let (done, outcome) = oneshot::channel();
-        self.permit.send(Job { write, done });
+        self.permit.send(Job::Write { write, done });
         Pending { outcome }
     }
 }
@@ -183,7 +288,7 @@ impl Pending {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum WriteError {
     /// The database refused it, with its whole chain of causes.
-    #[error("the store did not take the write: {reason}")]
+    #[error("the store cannot be used: {reason}")]
     Refused {
         /// What the database said.
         reason: String,

@@ -8,11 +8,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rollcall_aggregator::digest::Digest;
 use rollcall_aggregator::intake::parse::parse;
-use rollcall_aggregator::roll::{Change, Conflict, Entry, Roll};
+use rollcall_aggregator::roll::departure::Departure;
+use rollcall_aggregator::roll::{Change, Conflict, Entry, Leave, Roll};
 use rollcall_report::{
     Accelerator, AmdGpu, Attachment, Disk, Gpu, GpuFailure, Gpus, Inventory, Link, Nic, NicKind,
     NodeReport, NvidiaDriver, Reading, Subject,
@@ -89,11 +91,197 @@ fn an_id_is_free_again_when_its_node_changes_or_leaves() {
     take(&mut roll, report("a", "two", Some(1)), 2, at(1)).expect("renamed");
     take(&mut roll, report("b", "one", Some(2)), 3, at(2)).expect("the id is free");
     let name = "a".parse().expect("a name");
-    let ticket = roll.leave(&name).expect("it is there");
-    roll.forget(&name, ticket);
+    let leave = roll.leave(&name, at(3)).expect("it is there");
+    roll.forget(leave);
     take(&mut roll, report("c", "two", Some(1)), 4, at(3)).expect("id and machine are free");
     let names: Vec<&str> = roll.entries().iter().map(|entry| entry.name.as_str()).collect();
     assert_eq!(names, ["b", "c"], "in the order in which they came");
+}
+
+/// What happens to nodes, each by its name.
+#[derive(Debug, Clone, Copy)]
+enum Happens {
+    /// It reports with this id.
+    Reports(&'static str, &'static str),
+    /// It is taken off the roll.
+    Forgotten(&'static str),
+    /// A node of this id that is not on the roll is said to have left.
+    Told(&'static str),
+}
+
+/// Each node has a machine of its own.
+fn reported(name: &str, id: &str) -> NodeReport {
+    report(name, id, name.bytes().next())
+}
+
+fn departed(roll: &Roll) -> Vec<String> {
+    let ids = roll.departures().confirmed(Duration::ZERO, at(1_000_000));
+    ids.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn who_has_left_and_not_come_back() {
+    use Happens::{Forgotten, Reports, Told};
+    for (what, story, expected) in [
+        ("nobody", &[Reports("a", "one")][..], &[][..]),
+        ("forgotten", &[Reports("a", "one"), Forgotten("a")], &["one"]),
+        ("back", &[Reports("a", "one"), Forgotten("a"), Reports("a", "one")], &[]),
+        (
+            "back under another id: the old one has left",
+            &[Reports("a", "one"), Forgotten("a"), Reports("a", "two")],
+            &["one"],
+        ),
+        ("renamed", &[Reports("a", "one"), Reports("a", "two")], &["one"]),
+        (
+            "renamed twice",
+            &[Reports("a", "one"), Reports("a", "two"), Reports("a", "three")],
+            &["one", "two"],
+        ),
+        (
+            "renamed and back",
+            &[Reports("a", "one"), Reports("a", "two"), Reports("a", "one")],
+            &["two"],
+        ),
+        (
+            "renamed, and another node takes the id",
+            &[Reports("a", "one"), Reports("a", "two"), Reports("b", "one")],
+            &[],
+        ),
+        (
+            "forgotten, and another node takes the id",
+            &[Reports("a", "one"), Forgotten("a"), Reports("b", "one")],
+            &[],
+        ),
+        (
+            "renamed, then forgotten",
+            &[Reports("a", "one"), Reports("a", "two"), Forgotten("a")],
+            &["one", "two"],
+        ),
+        ("told of one that is not on the roll", &[Reports("a", "one"), Told("two")], &["two"]),
+        ("told of one that is", &[Reports("a", "one"), Told("one")], &[]),
+        ("told of one that comes later", &[Told("one"), Reports("a", "one")], &[]),
+    ] {
+        let mut roll = Roll::default();
+        for (second, happens) in (1..).zip(story) {
+            match happens {
+                Reports(name, id) => {
+                    take(&mut roll, reported(name, id), second, at(second.into())).expect(what);
+                }
+                Forgotten(name) => {
+                    let name = name.parse().expect("a name");
+                    let leave = roll.leave(&name, at(second.into())).expect(what);
+                    assert!(!leave.departure.renamed, "{what}");
+                    roll.forget(leave);
+                }
+                Told(id) => roll.departed(Departure {
+                    node_id: id.parse().expect("an id"),
+                    at: at(second.into()),
+                    renamed: false,
+                }),
+            }
+        }
+        assert_eq!(departed(&roll), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_rename_holds_at_once_and_a_departure_after_its_hold_down() {
+    let mut roll = Roll::default();
+    take(&mut roll, reported("a", "one"), 1, at(1)).expect("new");
+    let renamed = take(&mut roll, reported("a", "two"), 2, at(10)).expect("the same node");
+    assert_eq!(renamed.changed, at(10));
+    take(&mut roll, reported("b", "three"), 3, at(11)).expect("new");
+    let leave = roll.leave(&"b".parse().expect("a name"), at(20)).expect("it is there");
+    roll.forget(leave);
+    for (second, expected) in [(9, 0), (10, 1), (79, 1), (80, 2)] {
+        let held = roll.departures().confirmed(Duration::from_mins(1), at(second));
+        assert_eq!(held.len(), expected, "second {second}: {held:?}");
+    }
+}
+
+#[test]
+fn who_has_left_does_not_hang_on_the_order_of_the_stores_answers() {
+    use Happens::{Forgotten, Reports, Told};
+    /// What was put into the store's queue.
+    #[derive(Clone)]
+    enum Queued {
+        Change(Box<Change>),
+        Leave(Leave),
+    }
+    const ORDERS: [[usize; 3]; 6] =
+        [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    // All come before the store has answered the first; it takes them in this order.
+    for (what, story, expected, left) in [
+        (
+            "renamed three times",
+            [Reports("a", "two"), Reports("a", "three"), Reports("a", "four")],
+            &["four"][..],
+            &["one", "three", "two"][..],
+        ),
+        (
+            "renamed, back, renamed",
+            [Reports("a", "two"), Reports("a", "one"), Reports("a", "two")],
+            &["two"],
+            &["one"],
+        ),
+        (
+            "renamed, forgotten, back",
+            [Reports("a", "two"), Forgotten("a"), Reports("a", "one")],
+            &["one"],
+            &["two"],
+        ),
+        (
+            "changed, renamed, forgotten",
+            [Reports("a", "one"), Reports("a", "two"), Forgotten("a")],
+            &[],
+            &["one", "two"],
+        ),
+        (
+            "changed, forgotten, forgotten again",
+            [Reports("a", "one"), Forgotten("a"), Forgotten("a")],
+            &[],
+            &["one"],
+        ),
+    ] {
+        for order in ORDERS {
+            let mut roll = Roll::default();
+            take(&mut roll, reported("a", "one"), 1, at(1)).expect("new");
+            let queue: Vec<Queued> = (2..)
+                .zip(&story)
+                .map(|(second, happens)| match happens {
+                    Reports(name, id) => {
+                        Queued::Change(Box::new(admitted(&mut roll, reported(name, id), second)))
+                    }
+                    Forgotten(name) => {
+                        let name = name.parse().expect("a name");
+                        Queued::Leave(roll.leave(&name, at(second.into())).expect(what))
+                    }
+                    Told(id) => panic!("{what}: {id}"),
+                })
+                .collect();
+            for answered in order {
+                match queue[answered].clone() {
+                    Queued::Change(change) => roll.confirm(*change),
+                    Queued::Leave(leave) => roll.forget(leave),
+                }
+            }
+            assert_eq!(ids(&roll), expected, "{what}, answered {order:?}");
+            assert_eq!(departed(&roll), left, "{what}, answered {order:?}");
+        }
+    }
+}
+
+#[test]
+fn departures_outlive_a_restart_unless_the_node_is_there() {
+    let mut roll = Roll::default();
+    let entry = take(&mut roll, reported("a", "one"), 1, at(1)).expect("new");
+    let departures = ["one", "two"].map(|id| Departure {
+        node_id: id.parse().expect("an id"),
+        at: at(2),
+        renamed: false,
+    });
+    let roll = Roll::restore(vec![entry], departures.into(), at(3));
+    assert_eq!(departed(&roll), ["two"]);
 }
 
 #[test]
@@ -184,10 +372,10 @@ fn a_node_that_reports_while_it_is_forgotten_stays() {
     let mut roll = Roll::default();
     let name = "a".parse().expect("a name");
     take(&mut roll, report("a", "a", Some(1)), 1, at(1)).expect("new");
-    let ticket = roll.leave(&name).expect("it is there");
+    let leave = roll.leave(&name, at(2)).expect("it is there");
     // The store takes this after it has forgotten the node.
     let later = admitted(&mut roll, report("a", "a", Some(1)), 2);
-    roll.forget(&name, ticket);
+    roll.forget(leave);
     assert_eq!(ids(&roll), Vec::<&str>::new());
     roll.confirm(later);
     assert_eq!(ids(&roll), ["a"]);
@@ -200,8 +388,8 @@ fn a_report_that_the_store_took_before_it_forgot_the_node_does_not_bring_it_back
     take(&mut roll, report("a", "a", Some(1)), 1, at(1)).expect("new");
     // The store takes this, then forgets; the roll hears of it in the other order.
     let earlier = admitted(&mut roll, report("a", "a", Some(1)), 2);
-    let ticket = roll.leave(&name).expect("it is there");
-    roll.forget(&name, ticket);
+    let leave = roll.leave(&name, at(2)).expect("it is there");
+    roll.forget(leave);
     roll.confirm(earlier);
     assert_eq!(ids(&roll), Vec::<&str>::new());
     take(&mut roll, report("b", "a", Some(1)), 3, at(3)).expect("id and machine are free");
@@ -243,7 +431,7 @@ fn a_store_that_contradicts_itself_is_not_believed_twice() {
     let first = take(&mut roll, report("a", "x", Some(1)), 1, at(1)).expect("new");
     let mut second = take(&mut roll, report("b", "y", Some(2)), 2, at(2)).expect("new");
     second.node_id = "x".parse().expect("an id");
-    let mut restored = Roll::restore(vec![second, first], at(3));
+    let mut restored = Roll::restore(vec![second, first], vec![], at(3));
     assert_eq!(ids(&restored), ["x"]);
     let conflicts = restored.conflicts_since(at(3));
     assert!(matches!(conflicts.as_slice(), [Conflict::IdTaken { .. }]), "{conflicts:?}");

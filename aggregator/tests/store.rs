@@ -13,9 +13,13 @@ use std::path::Path;
 use jiff::Timestamp;
 use rollcall_aggregator::digest::Digest;
 use rollcall_aggregator::intake::parse::parse;
-use rollcall_aggregator::onboarding::state::{Phase, TargetState};
+use rollcall_aggregator::onboarding::state::{
+    Approval, Past, Phase, Presence, Reply, TargetState, Will,
+};
+use rollcall_aggregator::roll::departure::Departure;
 use rollcall_aggregator::roll::{Entry, Roll};
-use rollcall_aggregator::store::{Event, OpenError, Store, Write};
+use rollcall_aggregator::store::{Event, HistoryOf, JournalLine, OpenError, Sent, Store, Write};
+use rollcall_aggregator::targets::Destination;
 use rollcall_report::{Health, NodeReport, PassedOver, Reading, Subject};
 
 fn entry() -> (Entry, Vec<u8>) {
@@ -29,6 +33,14 @@ fn entry() -> (Entry, Vec<u8>) {
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("in range")
+}
+
+fn node(entry: &Entry, body: &[u8], departure: Option<Departure>) -> Write {
+    Write::Node { entry: Box::new(entry.clone()), report: Some(body.to_vec()), departure }
+}
+
+fn departure(id: &str, second: i64) -> Departure {
+    Departure { node_id: id.parse().expect("an id"), at: at(second), renamed: false }
 }
 
 /// Opens a store that this process has only just closed: its thread may not be done yet.
@@ -50,8 +62,7 @@ async fn what_was_written_is_there_after_reopening() {
     let installation = contents.installation;
 
     let (entry, body) = entry();
-    let write = Write::Node { entry: Box::new(entry.clone()), report: Some(body.clone()) };
-    store.write(write).await.expect("written");
+    store.write(node(&entry, &body, None)).await.expect("written");
     store.write(Write::Seen(vec![(entry.name.clone(), at(99))])).await.expect("written");
     let state = TargetState { phase: Phase::Submitting, ..TargetState::new(at(20)) };
     let event = Event {
@@ -60,6 +71,7 @@ async fn what_was_written_is_there_after_reopening() {
         version: "0".into(),
         about: None,
         detail: None,
+        sends: vec![],
     };
     let write = Write::Target { name: "aios".into(), state: Box::new(state.clone()), event };
     store.write(write).await.expect("written");
@@ -68,7 +80,7 @@ async fn what_was_written_is_there_after_reopening() {
     let (store, contents) = reopen(&path).await;
     assert_eq!(contents.installation, installation, "made once");
     assert_eq!(contents.entries, [Entry { last_seen: at(99), ..entry.clone() }]);
-    assert_eq!(contents.targets, [("aios".to_owned(), state)]);
+    assert_eq!(contents.targets, [("aios".to_owned(), state, Will::default())]);
     // The report is kept as it was sent, unknown fields and all.
     let database = rusqlite::Connection::open(&path).expect("opens");
     let kept: Vec<u8> =
@@ -78,9 +90,12 @@ async fn what_was_written_is_there_after_reopening() {
         database.query_row("SELECT count(*) FROM journal", [], |row| row.get(0)).expect("a count");
     assert_eq!(events, 1);
 
-    store.write(Write::Forget(entry.name)).await.expect("written");
+    let left = departure("node-1", 100);
+    store.write(Write::Forget(entry.name, left.clone())).await.expect("written");
     drop(store);
-    assert!(reopen(&path).await.1.entries.is_empty());
+    let contents = reopen(&path).await.1;
+    assert!(contents.entries.is_empty());
+    assert_eq!(contents.departures, [left]);
 }
 
 /// Entries that were stored by an older version must be readable for ever.
@@ -157,8 +172,8 @@ async fn a_write_that_fails_is_told_and_changes_nothing() {
     let database = rusqlite::Connection::open(&path).expect("opens");
     database.execute("ALTER TABLE node RENAME TO gone", []).expect("renamed");
     let (entry, body) = entry();
-    let write = Write::Node { entry: Box::new(entry), report: Some(body) };
-    let error = store.write(write).await.expect_err("there is no table").to_string();
+    let error =
+        store.write(node(&entry, &body, None)).await.expect_err("there is no table").to_string();
     assert!(error.contains("no such table: node"), "{error}");
     let count: i64 =
         database.query_row("SELECT count(*) FROM gone", [], |row| row.get(0)).expect("a count");
@@ -207,7 +222,7 @@ fn what_is_no_store_is_refused_and_left_alone() {
         (&by_another_name, "in use by another rollcall-aggregator"),
         (&foreign, "is a database of something else"),
         (&garbage, "is it a rollcall database"),
-        (&newer, "has version 99, this program knows up to 1"),
+        (&newer, "has version 99, this program knows up to 2"),
         (&nowhere, "cannot be used"),
     ] {
         let before = fs::read(path).ok();
@@ -216,4 +231,395 @@ fn what_is_no_store_is_refused_and_left_alone() {
         assert!(message.contains(&path.display().to_string()), "{message}");
         assert!(fs::read(path).ok() == before, "{} was changed", path.display());
     }
+}
+
+/// The tables of version 1, as it made them.
+const VERSION_1: &str = "
+    CREATE TABLE installation (id TEXT NOT NULL) STRICT;
+    CREATE TABLE node (
+        name TEXT PRIMARY KEY,
+        entry TEXT NOT NULL,
+        report BLOB,
+        last_seen_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE target (name TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE journal (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        target TEXT NOT NULL,
+        event TEXT NOT NULL
+    ) STRICT;
+    PRAGMA user_version = 1;
+";
+
+const INSTALLATION: &str = "6f1c2a34-5b6d-4e7f-8a90-b1c2d3e4f506";
+
+/// What both of the records below are about.
+const ABOUT_1: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+/// A state as version 1 stored it: of a registration that was answered and not yet read back.
+const STATE_1: &str = r#"{
+    "phase": "submitting",
+    "since": "1970-01-01T00:00:20Z",
+    "detail": "the parser cannot be used now",
+    "about": "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+    "entryAt": {
+        "clusterId": "west",
+        "createUrl": "http://parser.example/",
+        "readUrl": "http://gateway.example/"
+    },
+    "reply": {"words": "POST answered 500", "isFinal": false},
+    "failingSince": "1970-01-01T00:00:10Z",
+    "attempts": 3,
+    "rejections": 2,
+    "nextTry": "1970-01-01T00:00:30Z"
+}"#;
+
+/// The state that takes the fewest words.
+const NEW_STATE_1: &str =
+    r#"{"phase": "waiting", "since": "1970-01-01T00:00:05Z", "attempts": 0, "rejections": 0}"#;
+
+const EVENT_1: &str = r#"{
+    "at": "1970-01-01T00:00:20Z",
+    "what": "submitting",
+    "version": "0.1.0",
+    "about": "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+    "detail": "why"
+}"#;
+
+/// A store as version 1 left it.
+fn make_version_1(path: &Path) {
+    let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stored/entry-v1.json");
+    let stored = fs::read_to_string(stored).expect("the frozen entry");
+    let database = rusqlite::Connection::open(path).expect("opens");
+    database
+        .execute_batch(&format!(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; {VERSION_1}"
+        ))
+        .expect("made");
+    for (statement, values) in [
+        ("INSERT INTO installation (id) VALUES (?1)", &[INSTALLATION][..]),
+        (
+            "INSERT INTO node (name, entry, report, last_seen_ms) VALUES ('node-1', ?1, x'7b7d', 99000)",
+            &[&stored],
+        ),
+        ("INSERT INTO target (name, state) VALUES ('aios', ?1)", &[STATE_1]),
+        ("INSERT INTO target (name, state) VALUES ('other', ?1)", &[NEW_STATE_1]),
+        ("INSERT INTO journal (target, event) VALUES ('aios', ?1)", &[EVENT_1]),
+    ] {
+        let inserted = database.execute(statement, rusqlite::params_from_iter(values));
+        assert_eq!(inserted.expect(statement), 1, "{statement}");
+    }
+}
+
+fn schema(path: &Path) -> (u32, Vec<String>) {
+    let database = rusqlite::Connection::open(path).expect("opens");
+    let version =
+        database.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a number");
+    let mut tables = database
+        .prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
+        .expect("readable");
+    let tables = tables.query_map([], |row| row.get(0)).expect("readable");
+    (version, tables.map(|table| table.expect("text")).collect())
+}
+
+#[tokio::test]
+async fn a_store_of_version_1_is_brought_up_to_today_and_keeps_everything() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rollcall.db");
+    make_version_1(&path);
+    let state = TargetState {
+        phase: Phase::Submitting,
+        detail: Some("the parser cannot be used now".into()),
+        about: Some(Digest::try_from(ABOUT_1.to_owned()).expect("a digest")),
+        reply: Some(Reply { words: "POST answered 500".into(), is_final: false, is_yes: false }),
+        failing_since: Some(at(10)),
+        attempts: 3,
+        rejections: 2,
+        next_try: Some(at(30)),
+        past: Past {
+            entry_at: Some(Destination {
+                cluster_id: "west".into(),
+                create_url: "http://parser.example/".into(),
+                read_url: "http://gateway.example/".into(),
+            }),
+            ..Past::default()
+        },
+        ..TargetState::new(at(20))
+    };
+    // The second time it is one of today's.
+    for nth in ["first", "second"] {
+        let (store, contents) = reopen(&path).await;
+        assert_eq!(contents.installation.to_string(), INSTALLATION, "{nth}");
+        assert_eq!(contents.entries, [Entry { last_seen: at(99), ..entry().0 }], "{nth}");
+        assert_eq!(contents.departures, [], "{nth}");
+        let mut targets = contents.targets;
+        targets.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        let new = TargetState::new(at(5));
+        let expected = [
+            ("aios".to_owned(), state.clone(), Will::default()),
+            ("other".to_owned(), new, Will::default()),
+        ];
+        assert_eq!(targets, expected, "{nth}");
+        let lines = store.history(HistoryOf { target: None, limit: 9 }).await.expect("readable");
+        let event = Event {
+            at: at(20),
+            what: "submitting".into(),
+            version: "0.1.0".into(),
+            about: state.about,
+            detail: Some("why".into()),
+            sends: vec![],
+        };
+        assert_eq!(lines, [JournalLine { id: 1, target: "aios".into(), event }], "{nth}");
+    }
+    let made_today = folder.path().join("new.db");
+    drop(Store::open(&made_today).expect("new"));
+    assert_eq!(schema(&path), schema(&made_today), "as if it had been made today");
+    let database = rusqlite::Connection::open(&path).expect("opens");
+    let report: Vec<u8> =
+        database.query_row("SELECT report FROM node", [], |row| row.get(0)).expect("a report");
+    assert_eq!(report, b"{}");
+}
+
+#[tokio::test]
+async fn what_operators_want_outlives_the_process() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rollcall.db");
+    let (store, _) = Store::open(&path).expect("new");
+    let write_will = |name: &str, will: &Will| Write::Will {
+        name: name.into(),
+        state: Box::new(TargetState::new(at(1))),
+        will: Box::new(will.clone()),
+        event: Event { at: at(2), ..Event::now("submit") },
+    };
+    let will = Will {
+        presence: Presence::GoneWithoutInfrastructure,
+        asked: Some(at(2)),
+        adopt: true,
+        partial: true,
+        approved: Some(Approval { digest: Digest::of(&[b"proposal"]), at: at(29) }),
+        infrastructure_asked: Some(at(3)),
+    };
+    // One that the store does not know yet, and one that stands somewhere already.
+    store.write(write_will("new", &will)).await.expect("written");
+    let state = TargetState { phase: Phase::Registered, ..TargetState::new(at(4)) };
+    let write = |state: &TargetState| Write::Target {
+        name: "known".into(),
+        state: Box::new(state.clone()),
+        event: Event { at: at(4), ..Event::now(state.phase.as_str()) },
+    };
+    store.write(write(&state)).await.expect("written");
+    store.write(write_will("known", &will)).await.expect("written");
+    // A new state leaves what is wanted as it is.
+    let drifted = TargetState { phase: Phase::Drifted, ..TargetState::new(at(5)) };
+    store.write(write(&drifted)).await.expect("written");
+    drop(store);
+    let mut targets = reopen(&path).await.1.targets;
+    targets.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    let expected = [
+        ("known".to_owned(), drifted, will.clone()),
+        ("new".to_owned(), TargetState::new(at(1)), will),
+    ];
+    assert_eq!(targets, expected, "a will does not undo a state");
+}
+
+#[tokio::test]
+async fn the_journal_is_read_back_by_target_and_from_its_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rollcall.db");
+    let (store, _) = Store::open(&path).expect("new");
+    let sends = vec![
+        Sent {
+            request: "PUT http://gateway.example/clusters/update/west".into(),
+            body_digest: Some(Digest::of(&[b"body"])),
+        },
+        Sent {
+            request: "DELETE http://gateway.example/clusters/delete/west".into(),
+            body_digest: None,
+        },
+    ];
+    let mut written = Vec::new();
+    for (id, target, sends) in [
+        (1, "a", vec![]),
+        (2, "b", sends.clone()),
+        (3, "a", sends),
+        (4, "a", vec![]),
+        (5, "b", vec![]),
+    ] {
+        let event = Event {
+            at: at(id),
+            detail: (id % 2 == 0).then(|| format!("detail {id}")),
+            about: Some(Digest::of(&[target.as_bytes()])),
+            sends,
+            ..Event::now(&format!("event {id}"))
+        };
+        let write = Write::Event { name: target.into(), event: event.clone() };
+        store.write(write).await.expect("written");
+        written.push(JournalLine { id, target: target.into(), event });
+    }
+    drop(store);
+    for nth in ["first", "second"] {
+        let store = reopen(&path).await.0;
+        for (target, limit, expected) in [
+            (None, 100, &[1, 2, 3, 4, 5][..]),
+            (None, 2, &[4, 5]),
+            (Some("a"), 100, &[1, 3, 4]),
+            (Some("a"), 2, &[3, 4]),
+            (Some("b"), 1, &[5]),
+            (Some("b"), 0, &[]),
+            (Some("nobody"), 100, &[]),
+        ] {
+            let of = HistoryOf { target: target.map(str::to_owned), limit };
+            let lines = store.history(of).await.expect("readable");
+            let expected: Vec<JournalLine> =
+                written.iter().filter(|line| expected.contains(&line.id)).cloned().collect();
+            assert_eq!(lines, expected, "{target:?}, {limit}, opened the {nth} time");
+        }
+    }
+    // A line that cannot be read is told, and is in the way of its own target alone.
+    let database = rusqlite::Connection::open(&path).expect("opens");
+    let event = "INSERT INTO journal (target, event) VALUES ('broken', '{}')";
+    database.execute(event, []).expect("written");
+    let store = reopen(&path).await.0;
+    for (target, is_readable) in [("a", true), ("broken", false)] {
+        let of = HistoryOf { target: Some(target.to_owned()), limit: 9 };
+        assert_eq!(store.history(of).await.is_ok(), is_readable, "{target}");
+    }
+}
+
+/// What the store holds of departures, by id, and which nodes.
+async fn held(path: &Path) -> (Vec<Departure>, Vec<String>) {
+    let contents = reopen(path).await.1;
+    let mut departures = contents.departures;
+    departures.sort_unstable_by(|one, other| one.node_id.cmp(&other.node_id));
+    let nodes = contents.entries.iter().map(|entry| entry.name.to_string()).collect();
+    (departures, nodes)
+}
+
+#[tokio::test]
+async fn departures_come_and_go_with_what_brings_them() {
+    let (one, body) = entry();
+    let named = |name: &str, id: &str| Entry {
+        name: name.parse().expect("a name"),
+        node_id: id.parse().expect("an id"),
+        ..one.clone()
+    };
+    let renamed = Departure { renamed: true, ..departure("one", 20) };
+    let forget = |name: &str, left: Departure| Write::Forget(name.parse().expect("a name"), left);
+    for (what, writes, left, nodes) in [
+        (
+            "forgotten",
+            vec![node(&named("a", "one"), &body, None), forget("a", departure("one", 10))],
+            vec![departure("one", 10)],
+            vec![],
+        ),
+        (
+            "one that is not on the roll",
+            vec![Write::Departed(departure("ghost", 10))],
+            vec![departure("ghost", 10)],
+            vec![],
+        ),
+        (
+            "told twice",
+            vec![Write::Departed(departure("ghost", 10)), Write::Departed(departure("ghost", 30))],
+            vec![departure("ghost", 10)],
+            vec![],
+        ),
+        (
+            "back",
+            vec![
+                Write::Departed(departure("one", 10)),
+                Write::Departed(departure("two", 10)),
+                node(&named("a", "one"), &body, None),
+            ],
+            vec![departure("two", 10)],
+            vec!["a"],
+        ),
+        (
+            "renamed",
+            vec![
+                node(&named("a", "one"), &body, None),
+                node(&named("a", "two"), &body, Some(renamed.clone())),
+            ],
+            vec![renamed.clone()],
+            vec!["a"],
+        ),
+        (
+            "renamed, and another node takes the id",
+            vec![
+                node(&named("a", "one"), &body, None),
+                node(&named("a", "two"), &body, Some(renamed)),
+                node(&named("b", "one"), &body, None),
+            ],
+            vec![],
+            vec!["a", "b"],
+        ),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("rollcall.db");
+        let (store, _) = Store::open(&path).expect("new");
+        for write in writes {
+            store.write(write).await.expect("written");
+        }
+        drop(store);
+        let (found, mut on_roll) = held(&path).await;
+        on_roll.sort_unstable();
+        assert_eq!(found, left, "{what}");
+        assert_eq!(on_roll, nodes, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_renamed_node_leaves_its_old_id_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rollcall.db");
+    let (store, _) = Store::open(&path).expect("new");
+    let (_, body) = entry();
+    let mut roll = Roll::default();
+    for (second, id) in [(10, "one"), (20, "two")] {
+        let mut report = parse(&body).expect("a report");
+        report.node.proposed_id = id.parse().expect("an id");
+        let change =
+            roll.admit(report, Digest::of(&[id.as_bytes()]), at(second)).expect("one node");
+        let write = node(&change.entry, &body, change.departure.clone());
+        store.write(write).await.expect("written");
+        roll.confirm(change);
+    }
+    drop(store);
+    let (departures, nodes) = held(&path).await;
+    assert_eq!(departures, [Departure { renamed: true, ..departure("one", 20) }]);
+    assert_eq!(nodes, ["node-1"]);
+}
+
+#[tokio::test]
+async fn a_node_is_forgotten_with_its_departure_or_not_at_all() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rollcall.db");
+    let (store, _) = Store::open(&path).expect("new");
+    let (one, body) = entry();
+    store.write(node(&one, &body, None)).await.expect("written");
+    let database = rusqlite::Connection::open(&path).expect("opens");
+    database.execute("ALTER TABLE departure RENAME TO gone", []).expect("renamed");
+    let forget = Write::Forget(one.name.clone(), departure("node-1", 100));
+    let error = store.write(forget).await.expect_err("there is no table").to_string();
+    assert!(error.contains("no such table: departure"), "{error}");
+    database.execute("ALTER TABLE gone RENAME TO departure", []).expect("renamed");
+    drop(store);
+    assert_eq!(held(&path).await, (vec![], vec!["node-1".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_file_that_is_replaced_under_way_is_not_written_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rollcall.db");
+    let (store, _) = Store::open(&path).expect("new");
+    let aside = folder.path().join("aside.db");
+    fs::rename(&path, &aside).expect("moved");
+    let gone = store.write(Write::Seen(vec![])).await.expect_err("it is gone").to_string();
+    assert!(gone.contains("somebody removed or replaced it"), "{gone}");
+    let (second, _) = Store::open(&path).expect("another one in its place");
+    let replaced = store.write(Write::Seen(vec![])).await.expect_err("it is another").to_string();
+    assert!(replaced.contains("somebody removed or replaced it"), "{replaced}");
+    drop(second);
+    fs::rename(&aside, &path).expect("back");
+    store.write(Write::Seen(vec![])).await.expect("it is there again");
 }

@@ -284,7 +284,7 @@ fn held(present: Present) -> Vec<(&'static str, u64)> {
 /// A roll that has been written and read again, as a restart does.
 fn restarted(entry: &Entry, now: Timestamp) -> Roll {
     let text = serde_json::to_string(entry).expect("JSON");
-    Roll::restore(vec![serde_json::from_str(&text).expect("readable")], now)
+    Roll::restore(vec![serde_json::from_str(&text).expect("readable")], vec![], now)
 }
 
 /// More of them by `PROPTEST_CASES`, as `make soak` has it.

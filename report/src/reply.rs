@@ -45,6 +45,8 @@ pub enum RefusalCode {
     Implausible,
     /// The node's name, id or machine belongs to another node already (409).
     IdentityConflict,
+    /// It does not go with how things stand (409).
+    Conflict,
     /// The body is too large (413).
     TooLarge,
     /// The body did not arrive in time (408).
@@ -70,6 +72,7 @@ impl RefusalCode {
             Self::SchemaVersion => "schema-version",
             Self::Implausible => "implausible",
             Self::IdentityConflict => "identity-conflict",
+            Self::Conflict => "conflict",
             Self::TooLarge => "too-large",
             Self::TooSlow => "too-slow",
             Self::NotFound => "not-found",

@@ -11,7 +11,7 @@ mod flask;
 mod gateway;
 mod infrastructure;
 mod parser;
-mod registry;
+pub mod registry;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Debug, Formatter};

@@ -9,7 +9,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -40,6 +41,8 @@ pub struct Aggregator {
     pub intake: SocketAddr,
     /// Where operators look.
     pub admin: SocketAddr,
+    /// The file with the operator's token.
+    operator_token: PathBuf,
 }
 
 /// An HTTP answer.
@@ -94,6 +97,26 @@ impl Bed {
         fs::set_permissions(self.path(name), private).expect("a file of the bed has a mode");
     }
 
+    /// The cluster file as it stands.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be read.
+    pub fn cluster_file(&self) -> String {
+        fs::read_to_string(self.path("cluster.yaml")).expect("the cluster file can be read")
+    }
+
+    /// Gives the cluster further keys: lines of YAML that stand two blanks in.
+    ///
+    /// # Panics
+    ///
+    /// When the cluster file cannot be read or written.
+    pub fn declare(&self, lines: &str) {
+        let (first, last) =
+            (format!("  id: {CLUSTER_ID}\n"), format!("  id: {CLUSTER_ID}\n{lines}"));
+        self.write("cluster.yaml", &self.cluster_file().replacen(&first, &last, 1));
+    }
+
     /// Starts an aggregator on free ports and waits until it listens.
     ///
     /// # Panics
@@ -129,7 +152,7 @@ impl Bed {
         let daemon = Daemon::spawn("rollcall-aggregator", command);
         let intake = daemon.listening_address("intake");
         let admin = daemon.listening_address("admin");
-        Aggregator { daemon, intake, admin }
+        Aggregator { daemon, intake, admin, operator_token: self.path("operator-token") }
     }
 
     /// Starts an agent that reports to `url`.
@@ -190,6 +213,91 @@ impl Aggregator {
         run("rollcall-aggregator", &arguments, b"")
     }
 
+    /// Runs one of the operator's commands against it, with the operator's token.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be run.
+    pub fn act(&self, arguments: &[&str]) -> Output {
+        let token = self.operator_token.display().to_string();
+        self.operate(&[arguments, &["--operator-token-file", &token]].concat())
+    }
+
+    /// The same, for a command that is to succeed.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    pub fn do_act(&self, arguments: &[&str]) {
+        let output = self.act(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+    }
+
+    /// Posts a report that is to be accepted.
+    ///
+    /// # Panics
+    ///
+    /// When it is not.
+    pub fn accept(&self, report: &Value) {
+        let answer = self.post_report(report.to_string().as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+
+    /// Waits until the aggregator logs a line; logging comes after storing.
+    ///
+    /// # Panics
+    ///
+    /// When it does not in time.
+    pub fn wait_for_log(&self, words: &str) {
+        self.daemon.wait_for_line(|line| line.contains(words), PATIENCE);
+    }
+
+    /// The target `aios` as `GET /v1/status` shows it.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    #[expect(clippy::panic, reason = "the test has failed")]
+    pub fn target(&self) -> Value {
+        let answer = get(self.admin, "/v1/status", "");
+        let status: Option<Value> = serde_json::from_str(&answer.body).ok();
+        let target = status.as_ref().and_then(|status| status.pointer("/targets/0"));
+        target.cloned().unwrap_or_else(|| panic!("no target in {}: {}", answer.head, answer.body))
+    }
+
+    /// Waits until the target `aios` is as `condition` wants it, and returns it.
+    ///
+    /// # Panics
+    ///
+    /// When `patience` ends first; the message says what was waited for, and how the target stands
+    /// instead.
+    pub fn wait_for_target(
+        &self,
+        what: &str,
+        patience: Duration,
+        condition: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let end = Instant::now() + patience;
+        loop {
+            let target = self.target();
+            if condition(&target) {
+                return target;
+            }
+            assert!(Instant::now() < end, "waited {patience:?} for {what}: {target}");
+            // Longer would miss what stands for a moment, shorter would keep a small machine busy.
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until the target `aios` is in a phase, and returns it.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come to that in time.
+    pub fn wait_for_phase(&self, phase: &str) -> Value {
+        self.wait_for_target(phase, PATIENCE, |target| target["phase"] == phase)
+    }
+
     /// What one of the operator's commands prints as JSON.
     ///
     /// # Panics
@@ -231,6 +339,37 @@ pub fn report(name: &str, machine: u64) -> Value {
     report["node"]["proposedId"] = name.into();
     report["node"]["machineHash"] = format!("{machine:032x}").into();
     report
+}
+
+/// A saved report for another node, with so many GPUs of one kind.
+///
+/// # Panics
+///
+/// When the saved report cannot be read.
+#[expect(clippy::indexing_slicing, reason = "the report is part of the tree")]
+pub fn report_with_gpus(name: &str, machine: u64, gpus: u64) -> Value {
+    let mut report = report(name, machine);
+    let nvidia = &mut report["inventory"]["gpus"]["known"];
+    nvidia["nvidiaPciDevices"]["known"] = gpus.into();
+    let listed = &mut nvidia["nvidiaDriver"]["known"]["gpus"];
+    let one = listed[0].clone();
+    *listed = (0..gpus)
+        .map(|index| {
+            let mut gpu = one.clone();
+            gpu["index"] = index.into();
+            gpu["model"] = "NVIDIA H100 80GB HBM3".into();
+            gpu["uuid"] = format!("GPU-{machine}-{index}").into();
+            gpu["pciAddress"] = format!("0000:{:02x}:00.0", 0x10 + index).into();
+            gpu
+        })
+        .collect();
+    report
+}
+
+/// What a program said, results first.
+pub fn said(output: &Output) -> String {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}{}", text(&output.stdout), text(&output.stderr))
 }
 
 /// Runs a program to its end.

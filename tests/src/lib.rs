@@ -3,5 +3,6 @@
 
 pub mod aios;
 pub mod bed;
+pub mod kubernetes;
 pub mod machine;
 pub mod process;

@@ -9,14 +9,18 @@
 )]
 
 use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use rollcall_aggregator::cluster_file::Mode;
 use rollcall_aggregator::document::ClusterDocument;
 use rollcall_aggregator::onboarding::gate::Gate;
 use rollcall_aggregator::onboarding::plan::{Situation, Step, after_reply, next};
-use rollcall_aggregator::onboarding::state::{Phase, TargetState};
-use rollcall_aggregator::targets::aios::{INSTALLATION_KEY, judge_create, judge_read};
-use rollcall_aggregator::targets::{Destination, Held};
+use rollcall_aggregator::onboarding::state::{Past, Phase, TargetState, Will};
+use rollcall_aggregator::targets::aios::{
+    INSTALLATION_KEY, Reading, Submission, compare, declared, judge_change, judge_create,
+    judge_read,
+};
+use rollcall_aggregator::targets::{Departed, Destination, Held, Known, Verdict};
 use rollcall_tests::aios::{AiosStandin, Behaviour};
 use rollcall_tests::bed::{Answer, exchange, get};
 use serde_json::{Value, json};
@@ -44,8 +48,18 @@ fn create(aios: &AiosStandin, headers: &str, body: &[u8]) -> Answer {
     exchange(address(&aios.parser_url()), &[head.as_bytes(), body].concat())
 }
 
-/// What becomes of a target whose registration was sent and answered so.
-fn state_after(aios: &AiosStandin, answer: &Answer) -> TargetState {
+fn put(aios: &AiosStandin, id: &str, body: &Value) -> Answer {
+    let body = body.to_string();
+    let head = format!(
+        "PUT /clusters/update/{id} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    exchange(address(&aios.gateway_url()), &[head.as_bytes(), body.as_bytes()].concat())
+}
+
+/// What becomes of a target whose registration was sent and answered so: the states that it goes
+/// through, the last of which stays.
+fn states_after(aios: &AiosStandin, answer: &Answer) -> Vec<TargetState> {
     let ours: ClusterDocument = serde_json::from_value(document()).expect("our document");
     let now = jiff::Timestamp::try_from(SystemTime::now()).expect("the time");
     let destination = Destination {
@@ -54,25 +68,40 @@ fn state_after(aios: &AiosStandin, answer: &Answer) -> TargetState {
         read_url: aios.gateway_url(),
     };
     let digest = rollcall_aggregator::digest::Digest::of(&[b"document"]);
-    let mut state = TargetState {
+    let submission = Submission {
+        installation: INSTALLATION.to_owned(),
+        departed: Departed::default(),
+        declared: declared(&ours).expect("JSON"),
+        destination: destination.clone(),
+        wanted: digest,
+        obstacle: None,
+        document: ours,
+    };
+    let id = &submission.document.id;
+    let state = TargetState {
         phase: Phase::Submitting,
         about: Some(digest),
-        entry_at: Some(destination.clone()),
+        past: Past { entry_at: Some(destination.clone()), ..Past::default() },
         ..TargetState::new(now)
     };
-    let verdict =
-        judge_create("POST createCluster", answer.status, answer.body.as_bytes(), &ours.id);
-    state = after_reply(&state, &verdict);
-    let mut held = Held::NotRead;
-    for _ in 0..5 {
-        if state.phase != Phase::Submitting {
-            return state;
+    let verdict = judge_create("POST createCluster", answer.status, answer.body.as_bytes(), id);
+    let mut states = vec![after_reply(&state, &verdict)];
+    let (mut held, mut bodies) = (Held::NotRead, Vec::new());
+    for _ in 0..9 {
+        let state = states.last().expect("it has one").clone();
+        if !matches!(state.phase, Phase::Submitting | Phase::Updating) {
+            return states;
         }
         let situation = Situation {
             state: &state,
+            will: &Will::default(),
+            mode: Mode::Auto,
+            look_every: Duration::from_mins(1),
+            shrink_percent: 0,
             gate: &Gate::Open,
             destination: &destination,
             wanted: digest,
+            declared: &submission.declared,
             obstacle: None,
             held: &held,
             now,
@@ -80,15 +109,36 @@ fn state_after(aios: &AiosStandin, answer: &Answer) -> TargetState {
         };
         match next(&situation) {
             Step::Read => {
-                let path = format!("/clusters/read/{}", ours.id);
-                let read = get(address(&aios.gateway_url()), &path, "");
-                held = judge_read("GET", read.status, read.body.as_bytes(), &ours, INSTALLATION);
+                let read = get(address(&aios.gateway_url()), &format!("/clusters/read/{id}"), "");
+                held = match judge_read("GET", read.status, read.body.as_bytes(), id) {
+                    Reading::Absent => Held::Absent,
+                    Reading::Entry(entry) => {
+                        let (held, amendment) =
+                            compare(&entry, &submission, Known::default()).expect("our document");
+                        bodies = amendment.whole.bodies().expect("our document");
+                        held
+                    }
+                    Reading::Unreadable { words } => Held::Unreadable { words },
+                };
             }
-            Step::Settle(settled) => state = settled,
+            Step::Settle(settled) => states.push(settled),
+            Step::Update(updating) => {
+                for body in &bodies {
+                    let answer = put(aios, id, body);
+                    let verdict = judge_change("PUT", answer.status, answer.body.as_bytes());
+                    assert_eq!(verdict, Verdict::Accepted, "{body}");
+                }
+                states.push(after_reply(&updating, &Verdict::Accepted));
+                held = Held::NotRead;
+            }
             step => panic!("{step:?} while a registration may be out there"),
         }
     }
-    panic!("it does not settle: {state:?}")
+    panic!("it does not settle: {states:?}")
+}
+
+fn state_after(aios: &AiosStandin, answer: &Answer) -> TargetState {
+    states_after(aios, answer).pop().expect("it has one")
 }
 
 #[test]
@@ -218,13 +268,18 @@ fn every_row_of_the_table() {
 
 #[test]
 fn a_duplicate_id_is_told_apart_by_reading_back() {
-    for (whose, edit, phase, words) in [
-        ("ours and equal", ("/reputation", json!(0)), Phase::Registered, ""),
-        ("ours and different", ("/memory", json!(1)), Phase::Drifted, "memory is 1 there"),
+    for (whose, edit, phases, words) in [
+        ("ours and equal", ("/reputation", json!(0)), &[Phase::Registered][..], ""),
+        (
+            "ours and different",
+            ("/memory", json!(1)),
+            &[Phase::Updating, Phase::Registered],
+            "memory is 1 there",
+        ),
         (
             "somebody else's",
             ("/clusterMetadata/additionalInfo", json!({"x": 1})),
-            Phase::Foreign,
+            &[Phase::Foreign],
             "choose another cluster.id",
         ),
     ] {
@@ -239,9 +294,10 @@ fn a_duplicate_id_is_told_apart_by_reading_back() {
         assert!(made.body.contains("\"id\""), "{}", made.body);
         let answer = create(&aios, json_type, &wrap(&document()));
         assert!(answer.body.contains("500 Server Error"), "{}", answer.body);
-        let state = state_after(&aios, &answer);
-        let detail = state.detail.unwrap_or_default();
-        assert_eq!(state.phase, phase, "{whose}: {detail}");
+        let states = states_after(&aios, &answer);
+        let passed: Vec<Phase> = states.iter().skip(1).map(|state| state.phase).collect();
+        assert_eq!(passed, phases, "{whose}: {states:?}");
+        let detail = states[1].detail.clone().unwrap_or_default();
         assert!(detail.contains(words), "{whose}: {detail}");
         assert_eq!(aios.clusters().len(), 1, "{whose}");
     }

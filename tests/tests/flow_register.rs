@@ -7,7 +7,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rollcall_tests::aios::{AiosStandin, Behaviour};
-use rollcall_tests::bed::{Aggregator, Bed, CLUSTER_ID, PATIENCE, exchange, get, report};
+use rollcall_tests::bed::{
+    Aggregator, Bed, CLUSTER_ID, PATIENCE, exchange, get, report, report_with_gpus,
+};
 use serde_json::Value;
 
 const ONE_NODE: &str = "expect: {nodes: 1}\n";
@@ -55,11 +57,20 @@ fn an_agent_reports_and_the_cluster_is_registered_once() {
     assert!(agent.terminate().success(), "{}", agent.tail());
     assert!(aggregator.daemon.terminate().success(), "{}", aggregator.daemon.tail());
 
-    // A restart looks at nothing and sends nothing: it knows.
+    // A restart looks once, and sends nothing.
     let before = aios.requests().len();
     let aggregator = bed.aggregator(&[]);
-    assert_eq!(aggregator.target_state().0, "registered");
-    assert_eq!(aios.requests().len(), before);
+    aios.wait_for("a look", PATIENCE, |aios| aios.requests().len() > before);
+    let looked = |target: &Value| target.get("nextTry").is_some();
+    let target = aggregator.wait_for_target("what it found", PATIENCE, looked);
+    assert_eq!(target.get("phase"), Some(&Value::from("registered")), "{target}");
+    let asked: Vec<String> = aios
+        .requests()
+        .iter()
+        .skip(before)
+        .map(|it| format!("{} {}", it.method, it.path))
+        .collect();
+    assert_eq!(asked, [format!("GET /clusters/read/{CLUSTER_ID}")]);
 }
 
 #[test]
@@ -357,44 +368,56 @@ fn an_entry_that_is_not_ours_is_left_alone() {
 }
 
 #[test]
-fn a_cluster_that_changes_after_registration_is_shown_as_drifted() {
+fn a_cluster_that_changes_after_registration_is_put_right() {
     let aios = AiosStandin::start();
-    let bed = bed_for(&aios, ONE_NODE);
+    // Long enough for the difference to be seen before it is put right.
+    let bed = bed_for(&aios, "    lookEvery: 12s\nexpect: {nodes: 1}\n");
     let aggregator = bed.aggregator(&[]);
     post(&aggregator, &report("node-a", 1));
     wait_for_log(&aggregator, "the cluster is registered");
+    let registered = aios.requests().len();
     post(&aggregator, &report("node-b", 2));
     wait_for_log(&aggregator, "the registration has drifted");
     let (phase, detail) = aggregator.target_state();
     assert_eq!(phase, "drifted");
     assert!(detail.contains("nodes.count is 1 there, 2 here"), "{detail}");
+
+    aggregator.wait_for_phase("registered");
     assert_eq!(aios.creates().len(), 1);
+    let document = aggregator.ask(&["document", "aios"]);
+    let stored = aios.cluster(CLUSTER_ID).expect("registered");
+    assert_eq!(stored.get("nodes"), document.get("nodes"));
+    let requests = aios.requests();
+    let updates: Vec<_> =
+        requests.iter().skip(registered).filter(|request| request.method == "PUT").collect();
+    let [update] = updates.as_slice() else { panic!("{} updates", updates.len()) };
+    assert_eq!(update.path, format!("/clusters/update/{CLUSTER_ID}"));
+    let body = update.json().expect("JSON");
+    let added = document.pointer("/nodes/nodeData/1");
+    assert_eq!(body.get("nodes.nodeData.1"), added, "a node that is new is sent alone");
+    assert_eq!(body.get("nodes.nodeData.0"), None, "{body}");
+    assert_eq!(body.get("nodes.count"), Some(&Value::from(2)));
 }
 
 #[test]
-fn a_document_that_is_too_large_is_refused_with_the_networks_words() {
+fn a_document_that_is_too_large_for_one_request_goes_in_pieces() {
     let aios = AiosStandin::start();
     let bed = bed_for(&aios, "expect: {nodes: 130}\n");
     let aggregator = bed.aggregator(&[]);
     for node in 0..130 {
-        let mut report = report(&format!("node-{node}"), node);
-        let gpus = &mut report["inventory"]["gpus"]["known"]["nvidiaDriver"]["known"]["gpus"];
-        let one = gpus[0].clone();
-        *gpus = (0..8)
-            .map(|index| {
-                let mut gpu = one.clone();
-                gpu["index"] = index.into();
-                gpu["model"] = "NVIDIA H100 80GB HBM3".into();
-                gpu["uuid"] = format!("GPU-{node}-{index}").into();
-                gpu
-            })
-            .collect();
-        post(&aggregator, &report);
+        post(&aggregator, &report_with_gpus(&format!("node-{node}"), node, 8));
     }
-    wait_for_log(&aggregator, "a person must act");
-    let (phase, detail) = aggregator.target_state();
-    assert_eq!(phase, "refused");
-    assert!(detail.contains("413 Client Error"), "{detail}");
+    wait_for_log(&aggregator, "the cluster is registered");
+    let creates = aios.creates();
+    let [create] = creates.as_slice() else { panic!("{} creates", creates.len()) };
+    let document = aggregator.ask(&["document", "aios"]);
+    let sent = create.json().expect("JSON");
+    assert_eq!(sent.pointer("/body/spec/values/nodes/count"), Some(&Value::from(130)));
+    assert_eq!(sent.pointer("/body/spec/values/gpus"), document.get("gpus"));
+    let nodes = sent.pointer("/body/spec/values/nodes/nodeData").and_then(Value::as_array);
+    assert!(nodes.is_some_and(|nodes| nodes.len() < 130), "it would be too large: {sent}");
+    let stored = aios.cluster(CLUSTER_ID).expect("registered");
+    assert_eq!(stored.get("nodes"), document.get("nodes"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The admin listener's routes.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::str::FromStr as _;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Path, Query, State};
@@ -10,24 +11,27 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use rollcall_daemon::observe;
 use rollcall_daemon::readiness::Readiness;
-use rollcall_report::{InvalidNodeName, NodeName, RefusalCode};
+use rollcall_report::{InvalidNodeName, NodeId, NodeName, RefusalCode};
 use serde::Deserialize;
+use tokio::sync::Mutex;
 
 use super::access::Access;
 use super::views::{DocumentView, NodesView, StatusView};
+use super::{Admin, Peer, not_stored, targets};
 use crate::aggregator::Aggregator;
-use crate::cluster_file::Target;
+use crate::cluster_file::TargetName;
 use crate::refusal::Refused;
-use crate::store::{Permit, Write, WriteError};
-
-#[derive(Debug)]
-struct Admin {
-    aggregator: Arc<Aggregator>,
-    access: Access,
-}
+use crate::roll::departure::Departure;
+use crate::store::Write;
+use crate::targets::aios::Client;
 
 /// All routes of the admin listener.
-pub fn router(aggregator: Arc<Aggregator>, access: Access, readiness: Readiness) -> Router {
+pub fn router(
+    aggregator: Arc<Aggregator>,
+    clients: BTreeMap<TargetName, Client>,
+    access: Access,
+    readiness: Readiness,
+) -> Router {
     let open = observe::router(aggregator.metrics.registry().clone(), readiness);
     Router::new()
         .route("/v1/nodes", get(nodes))
@@ -35,12 +39,11 @@ pub fn router(aggregator: Arc<Aggregator>, access: Access, readiness: Readiness)
         .route("/v1/nodes/{name}/rebind", post(rebind))
         .route("/v1/status", get(status))
         .route("/v1/document", get(document))
-        .with_state(Arc::new(Admin { aggregator, access }))
+        .merge(targets::routes())
+        .with_state(Arc::new(Admin { aggregator, access, clients, looking: Mutex::default() }))
         .merge(open)
         .fallback(|| async { Refused::new(RefusalCode::NotFound, "there is nothing at this path") })
 }
-
-type Peer = ConnectInfo<SocketAddr>;
 
 async fn nodes(
     State(admin): State<Arc<Admin>>,
@@ -83,13 +86,38 @@ async fn forget(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
-    let (name, permit) = admin.act_on(&headers, &name).await?;
-    let (pending, ticket) = {
+    admin.access.act(&headers)?;
+    let now = Timestamp::now();
+    let permit = admin.aggregator.store.reserve().await.map_err(not_stored)?;
+    let leaves = {
         let mut roll = admin.aggregator.roll();
-        let ticket = roll.leave(&name).ok_or_else(|| no_such_node(&name))?;
-        (permit.put(Write::Forget(name.clone())), ticket)
+        let leave = NodeName::from_str(&name).ok().and_then(|name| roll.leave(&name, now));
+        match leave {
+            Some(leave) => {
+                let write = Write::Forget(leave.name.clone(), leave.departure.clone());
+                Ok((permit.put(write), leave))
+            }
+            None => Err(permit),
+        }
     };
-    admin.aggregator.settle_forget(pending, name, ticket).await.map_err(not_stored)?;
+    let settled = match leaves {
+        Ok((pending, leave)) => admin.aggregator.settle_forget(pending, leave).await,
+        // Not on the roll; an entry may hold a node of this id all the same, and nobody else knows
+        // that it is gone.
+        Err(permit) => {
+            let node_id = NodeId::from_str(&name).ok();
+            let has_left = |id: &NodeId| admin.aggregator.roll().departures().contains(id);
+            if node_id.as_ref().is_some_and(has_left) {
+                return Ok(StatusCode::NO_CONTENT);
+            }
+            let node_id = node_id.filter(|id| admin.aggregator.is_kept(id));
+            let node_id = node_id.ok_or_else(|| no_such_node(&name))?;
+            let departure = Departure { node_id, at: now, renamed: false };
+            let pending = permit.put(Write::Departed(departure.clone()));
+            admin.aggregator.settle_departed(pending, departure).await
+        }
+    };
+    settled.map_err(not_stored)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -98,51 +126,26 @@ async fn rebind(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
-    let (name, permit) = admin.act_on(&headers, &name).await?;
+    admin.access.act(&headers)?;
+    let name: NodeName = name.parse().map_err(|error: InvalidNodeName| {
+        Refused::new(RefusalCode::Malformed, error.to_string())
+    })?;
+    let permit = admin.aggregator.store.reserve().await.map_err(not_stored)?;
     let (pending, change) = {
         let mut roll = admin.aggregator.roll();
-        let change = roll.rebind(&name).ok_or_else(|| no_such_node(&name))?;
+        let change = roll.rebind(&name).ok_or_else(|| no_such_node(name.as_str()))?;
         let entry = Box::new(change.entry.clone());
-        (permit.put(Write::Node { entry, report: None }), change)
+        let write = Write::Node { entry, report: None, departure: None };
+        (permit.put(write), change)
     };
     admin.aggregator.settle(pending, change).await.map_err(not_stored)?;
     log::info!(node = name.as_str(); "the node's next report may come from another machine");
     Ok(StatusCode::NO_CONTENT)
 }
 
-impl Admin {
-    /// Lets an operator act on a node, and waits for room in the store's queue.
-    async fn act_on(
-        &self,
-        headers: &HeaderMap,
-        name: &str,
-    ) -> Result<(NodeName, Permit<'_>), Refused> {
-        self.access.act(headers)?;
-        let name = name.parse().map_err(|error: InvalidNodeName| {
-            Refused::new(RefusalCode::Malformed, error.to_string())
-        })?;
-        let permit = self.aggregator.store.reserve().await.map_err(not_stored)?;
-        Ok((name, permit))
-    }
-
-    fn target(&self, name: &str) -> Result<&Target, Refused> {
-        let targets = &self.aggregator.file.targets;
-        targets.iter().find(|target| target.name.as_str() == name).ok_or_else(|| {
-            let known: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            Refused::new(
-                RefusalCode::NotFound,
-                format!("there is no target {name:?}; there are: {known}"),
-            )
-        })
-    }
-}
-
-fn no_such_node(name: &NodeName) -> Refused {
-    Refused::new(RefusalCode::NotFound, format!("there is no node {name} on the roll"))
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
-fn not_stored(error: WriteError) -> Refused {
-    Refused::new(RefusalCode::Unavailable, format!("{error}; nothing was changed, try again"))
+fn no_such_node(name: &str) -> Refused {
+    Refused::new(
+        RefusalCode::NotFound,
+        format!("there is no node {name} on the roll, nor any of this id in a network's entry"),
+    )
 }

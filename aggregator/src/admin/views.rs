@@ -4,16 +4,21 @@
 use jiff::Timestamp;
 use rollcall_report::{Health, NodeId, NodeName, PassedOver, Subject};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use url::Url;
+use uuid::Uuid;
 
-use crate::aggregator::Aggregator;
-use crate::cluster_file::{Envelope, Target, TargetKind};
+use crate::aggregator::{Aggregator, Standing};
+use crate::cluster_file::{Envelope, Mode, Target, TargetKind};
+use crate::digest::Digest;
 use crate::document::{ClusterDocument, GpuStates, NodeData, unknown_speeds};
 use crate::metrics::{NodeCounts, NodeFigures};
 use crate::onboarding::gate::Gate;
-use crate::onboarding::state::TargetState;
+use crate::onboarding::state::{Proposal, TargetState, Will};
 use crate::roll::Entry;
 use crate::roll::baseline::Change;
-use crate::targets::aios;
+use crate::store::JournalLine;
+use crate::targets::{Difference, aios};
 
 /// `GET /v1/nodes`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,6 +111,9 @@ pub struct StatusView {
     pub version: String,
     /// The cluster's id.
     pub cluster: String,
+    /// Marks this installation's entries in a network's registry; left out by older aggregators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installation: Option<Uuid>,
     /// How many nodes are in the document.
     pub complete_nodes: usize,
     /// How many are kept out of it.
@@ -136,9 +144,102 @@ pub struct TargetView {
     pub url: String,
     /// How the document is wrapped.
     pub envelope: Envelope,
+    /// How much is done without a person.
+    pub mode: Mode,
     /// Where it stands.
     #[serde(flatten)]
     pub state: TargetState,
+    /// What its operator wants.
+    #[serde(default)]
+    pub will: Will,
+    /// Ids of nodes that the network's entry holds, that are not in the document and that nothing says
+    /// have departed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<String>,
+}
+
+/// `GET /v1/targets/NAME/plan`: what would be sent now, after a look at the network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanView {
+    /// What would be done: `create`, `update`, `remove`, `nothing`, or the phase that the target would
+    /// enter instead (`waiting`, `refused`, `foreign`, …).
+    pub action: String,
+    /// Why, where there is something to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// How the network's entry differs from what it should be; `None`: there is none, or it was not
+    /// readable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<Difference>,
+    /// The requests in their order, secrets masked.
+    pub requests: Vec<RequestView>,
+    /// Whether a secret is masked.
+    pub masked: bool,
+    /// What waits for approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposal: Option<Proposal>,
+    /// Nodes that are kept out of the document, and why.
+    pub incomplete: Vec<String>,
+    /// What is in the document with less certainty than it shows.
+    pub warnings: Vec<String>,
+}
+
+/// A request that would be sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RequestView {
+    /// The method.
+    pub method: String,
+    /// Where it would go.
+    pub url: Url,
+    /// Its body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Value>,
+}
+
+/// `POST /v1/targets/NAME/submit`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SubmitRequest {
+    /// Whether an entry that is not ours may be taken over.
+    #[serde(default)]
+    pub adopt: bool,
+    /// Whether to register with the nodes that are there, however many are expected.
+    #[serde(default)]
+    pub partial: bool,
+}
+
+/// `POST /v1/targets/NAME/approve`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApproveRequest {
+    /// The proposal's digest.
+    pub digest: Digest,
+}
+
+/// `POST /v1/targets/NAME/offboard`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OffboardRequest {
+    /// Whether the network's infrastructure on the cluster is left alone.
+    #[serde(default)]
+    pub leave_infrastructure: bool,
+}
+
+/// The answer to what an operator asks of a target: it is written down, and will be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Noted {
+    /// When it was asked; the target's `heeded` reaches it when it is acted upon.
+    pub asked: Timestamp,
+}
+
+/// `GET /v1/history`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryView {
+    /// The newest lines of the journal, the newest last.
+    pub lines: Vec<JournalLine>,
 }
 
 /// `GET /v1/document`.
@@ -230,15 +331,22 @@ impl StatusView {
     pub fn of(aggregator: &Aggregator, now: Timestamp) -> Self {
         let nodes = NodesView::of(aggregator, now);
         let counts = nodes.counts();
-        let targets = aggregator.file.targets.iter().map(|target| TargetView {
-            name: target.name.to_string(),
-            kind: target.kind,
-            url: target.parser_url.to_string(),
-            envelope: target.envelope,
-            state: aggregator.target_state(target),
+        let targets = aggregator.file.targets.iter().map(|target| {
+            let Standing { state, will, kept } = aggregator.standing(target);
+            TargetView {
+                name: target.name.to_string(),
+                kind: target.kind,
+                url: target.parser_url.to_string(),
+                envelope: target.envelope,
+                mode: target.mode,
+                state,
+                will,
+                kept,
+            }
         });
         let targets: Vec<TargetView> = targets.collect();
-        let is_first = targets.is_empty() || targets.iter().any(|it| it.state.entry_at.is_none());
+        let is_first =
+            targets.is_empty() || targets.iter().any(|it| it.state.past.entry_at.is_none());
         let waiting_for = match aggregator.gate(counts.complete, counts.incomplete, now) {
             Gate::Closed { why, .. } if is_first => Some(why),
             Gate::Open | Gate::Closed { .. } => None,
@@ -246,6 +354,7 @@ impl StatusView {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster: aggregator.file.cluster.id.to_string(),
+            installation: Some(aggregator.installation),
             complete_nodes: counts.complete,
             incomplete_nodes: counts.incomplete,
             stale_nodes: counts.stale,
@@ -267,7 +376,9 @@ impl DocumentView {
         let assembly = aggregator.assemble();
         let mut document = match target {
             Some(target) => {
-                aios::Submission::new(assembly.document, aggregator.installation, target)?.document
+                let departed = aggregator.departed(Timestamp::now());
+                let installation = aggregator.installation;
+                aios::Submission::new(assembly.document, departed, installation, target)?.document
             }
             None => assembly.document,
         };

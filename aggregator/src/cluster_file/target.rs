@@ -26,8 +26,39 @@ pub struct Target {
     pub gateway_url: Url,
     /// How the document is wrapped.
     pub envelope: Envelope,
+    /// How much is done without a person.
+    pub mode: Mode,
+    /// How often the network's entry is looked at while nothing changes here. A difference is left for
+    /// a sixth of it before it is put right, and two updates are half of it apart.
+    pub look_every: Duration,
+    /// The network's infrastructure on the cluster, if it is wanted.
+    pub infrastructure: Option<Infrastructure>,
     /// How its services are reached.
     pub transport: TransportSettings,
+}
+
+/// How much is done for a target without a person.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Everything, but for taking away many nodes at once.
+    #[default]
+    Auto,
+    /// Nothing is sent before a person has approved it.
+    Approve,
+    /// Nothing is sent at all; the entry is looked at.
+    Observe,
+}
+
+/// What AIOS's infrastructure on the cluster is made with.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Infrastructure {
+    /// The kubeconfig that the network is given; read for each request.
+    pub kubeconfig_file: PathBuf,
+    /// AIOS's tasks' database, where the work is followed.
+    #[serde(deserialize_with = "http_url")]
+    pub tasks_url: Url,
 }
 
 /// How a target's services are reached, and what is sent along to be let in. In the cluster file its
@@ -91,6 +122,12 @@ struct Entry {
     #[serde(default)]
     envelope: Envelope,
     #[serde(default)]
+    mode: Mode,
+    #[serde(default = "default_look_every", deserialize_with = "look_every")]
+    look_every: Duration,
+    #[serde(default)]
+    infrastructure: Option<Infrastructure>,
+    #[serde(default)]
     ca_file: Option<PathBuf>,
     #[serde(default)]
     client_cert_file: Option<PathBuf>,
@@ -149,6 +186,9 @@ impl TryFrom<Entry> for Target {
             parser_url: entry.parser_url,
             gateway_url: entry.gateway_url,
             envelope: entry.envelope,
+            mode: entry.mode,
+            look_every: entry.look_every,
+            infrastructure: entry.infrastructure,
             transport: TransportSettings {
                 ca_file: entry.ca_file,
                 client_certificate_files,
@@ -234,6 +274,19 @@ fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
         Ok(timeout)
     } else {
         Err(D::Error::custom("must be from 1s to 10m"))
+    }
+}
+
+const fn default_look_every() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn look_every<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let pause = super::duration(deserializer)?;
+    if (Duration::from_secs(1)..=Duration::from_hours(1)).contains(&pause) {
+        Ok(pause)
+    } else {
+        Err(D::Error::custom("must be from 1s to 1h"))
     }
 }
 

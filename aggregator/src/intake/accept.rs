@@ -52,7 +52,9 @@ pub async fn accept(
         match roll.admit(report, digest, now) {
             Ok(change) => {
                 let entry = Box::new(change.entry.clone());
-                (permit.put(Write::Node { entry, report: Some(body.to_vec()) }), change)
+                let departure = change.departure.clone();
+                let write = Write::Node { entry, report: Some(body.to_vec()), departure };
+                (permit.put(write), change)
             }
             Err(conflict) => {
                 let message = conflict.to_string();

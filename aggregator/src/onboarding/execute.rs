@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use log::Level;
 use tokio::sync::watch;
 
+use super::infrastructure;
 use super::plan::{Situation, Step, after_reply, next};
-use super::state::{Phase, TargetState};
-use crate::aggregator::Aggregator;
+use super::state::infrastructure::{Infrastructure, InfrastructurePhase};
+use super::state::{Phase, TargetState, Will};
+use crate::aggregator::{Aggregator, Standing};
 use crate::cluster_file::Target;
 use crate::digest::Digest;
-use crate::store::{Event, Write, WriteError};
-use crate::targets::Held;
-use crate::targets::aios::{Client, Submission};
+use crate::onboarding::gate::Gate;
+use crate::store::{Event, Sent, Write, WriteError};
+use crate::targets::aios::{Client, Look, Submission};
+use crate::targets::{Held, Outgoing, Verdict};
 
 /// How long to leave a store alone that did not take a write.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
@@ -21,6 +25,9 @@ const STORE_PAUSE: Duration = Duration::from_secs(5);
 /// Changes that come close together are looked at together: assembling costs as much for one as
 /// for a thousand.
 const GATHERING: Duration = Duration::from_millis(500);
+
+/// What a target that waits is doing for a moment.
+pub const ASKING: &str = "asking the network what it holds";
 
 /// Brings one target's registry in line with the roll, for as long as the aggregator runs.
 #[derive(Debug)]
@@ -30,25 +37,92 @@ pub struct Executor {
     client: Client,
     state: TargetState,
     /// What the network was seen to hold, and what it was compared with.
-    seen: Option<(Digest, Held)>,
+    seen: Option<(Digest, Look)>,
     /// The last failure that was logged, so that it is not said at every try.
     told: Option<String>,
+}
+
+/// What a decision is made of, as it is now.
+#[derive(Debug)]
+pub struct Outlook {
+    /// What is to be registered.
+    pub submission: Submission,
+    /// Whether enough nodes have reported.
+    pub gate: Gate,
+    /// When the document or what may be taken away changes without a report.
+    pub next_change: Option<Timestamp>,
+}
+
+impl Outlook {
+    /// As the roll stands, for a target.
+    ///
+    /// # Errors
+    ///
+    /// When the document cannot be encoded.
+    pub fn of(
+        aggregator: &Aggregator,
+        target: &Target,
+        standing: &Standing,
+        now: Timestamp,
+    ) -> serde_json::Result<Self> {
+        let assembly = aggregator.assemble_at(now);
+        let complete = assembly.document.nodes.node_data.len();
+        let is_enough =
+            standing.will.partial && !standing.state.is_served(&standing.will) && complete > 0;
+        let gate = if is_enough {
+            Gate::Open
+        } else {
+            aggregator.gate(complete, assembly.incomplete.len(), now)
+        };
+        let losses = aggregator.next_confirmed_loss(now).into_iter();
+        let next_change = losses.chain(aggregator.next_departure(now)).min();
+        let departed = aggregator.departed(now);
+        let submission =
+            Submission::new(assembly.document, departed, aggregator.installation, target)?;
+        Ok(Self { submission, gate, next_change })
+    }
+
+    /// What to do next, given what the network was seen to hold.
+    pub fn next(
+        &self,
+        aggregator: &Aggregator,
+        target: &Target,
+        (state, will): (&TargetState, &Will),
+        held: &Held,
+        now: Timestamp,
+    ) -> Step {
+        next(&Situation {
+            state,
+            will,
+            mode: target.mode,
+            look_every: target.look_every,
+            shrink_percent: aggregator.file.departures.approve_above_percent,
+            gate: &self.gate,
+            destination: &self.submission.destination,
+            wanted: self.submission.wanted,
+            declared: &self.submission.declared,
+            obstacle: self.submission.obstacle.as_deref(),
+            held,
+            now,
+            dice: fastrand::f64(),
+        })
+    }
 }
 
 impl Executor {
     /// Takes up where the store says that the target stands.
     pub fn new(aggregator: Arc<Aggregator>, target: Target, client: Client) -> Self {
-        let state = aggregator.target_state(&target);
-        aggregator.show_target_state(&target, state.clone());
+        let state = aggregator.standing(&target).state;
+        aggregator.show(&target, state.clone());
         Self { aggregator, target, client, state, seen: None, told: None }
     }
 
     /// Runs until dropped. Dropping it at any point is like a crash: nothing is lost or doubled.
     pub async fn run(mut self) {
-        let mut roll = self.aggregator.watch_roll();
+        let mut changes = self.aggregator.watch();
         loop {
-            roll.mark_unchanged();
-            if let Err(error) = self.turn(&mut roll).await {
+            changes.mark_unchanged();
+            if let Err(error) = self.turn(&mut changes).await {
                 log::error!(target_name = self.target.name.as_str(), error:% = error;
                     "nothing is sent while the store does not take what is about to be done");
                 tokio::time::sleep(STORE_PAUSE).await;
@@ -56,123 +130,273 @@ impl Executor {
         }
     }
 
-    async fn turn(&mut self, roll: &mut watch::Receiver<u64>) -> Result<(), WriteError> {
+    async fn turn(&mut self, changes: &mut watch::Receiver<u64>) -> Result<(), WriteError> {
         let now = Timestamp::now();
-        let assembly = self.aggregator.assemble_at(now);
-        let next_loss = self.aggregator.next_confirmed_loss(now);
-        let complete = assembly.document.nodes.node_data.len();
-        let gate = self.aggregator.gate(complete, assembly.incomplete.len(), now);
-        let submission =
-            match Submission::new(assembly.document, self.aggregator.installation, &self.target) {
-                Ok(submission) => submission,
-                Err(error) => {
-                    log::error!(error:% = error; "the document cannot be encoded");
-                    changed(roll, next_loss).await;
-                    return Ok(());
-                }
-            };
+        let standing = self.aggregator.standing(&self.target);
+        let outlook = match Outlook::of(&self.aggregator, &self.target, &standing, now) {
+            Ok(outlook) => outlook,
+            Err(error) => return self.not_encoded(&error, changes).await,
+        };
+        let submission = &outlook.submission;
         // What was seen for another document says nothing of this one.
-        let held = match self.seen.take() {
-            Some((about, held)) if about == submission.wanted => held,
+        let look = match self.seen.take() {
+            Some((about, look)) if about == submission.wanted => look,
             Some(_) => {
                 // The next look need not follow at once on one that was for nothing.
                 tokio::time::sleep(GATHERING).await;
-                Held::NotRead
+                Look { held: Held::NotRead, amendments: None }
             }
-            None => Held::NotRead,
+            None => Look { held: Held::NotRead, amendments: None },
         };
-        let step = next(&Situation {
-            state: &self.state,
-            gate: &gate,
-            destination: &submission.destination,
-            wanted: submission.wanted,
-            obstacle: submission.obstacle.as_deref(),
-            held: &held,
-            now,
-            dice: fastrand::f64(),
-        });
+        let beings = (&self.state, &standing.will);
+        let step = outlook.next(&self.aggregator, &self.target, beings, &look.held, now);
         match step {
-            Step::Rest => changed(roll, next_loss).await,
+            Step::Rest => self.rest(changes, &outlook, &standing.will, None).await?,
             Step::RestUntil(at) => {
-                changed(roll, Some(next_loss.map_or(at, |loss| loss.min(at)))).await;
+                self.rest(changes, &outlook, &standing.will, Some(at)).await?;
             }
             Step::Read => {
                 if self.state.phase == Phase::Waiting {
-                    let detail = Some("asking the network what it holds".to_owned());
+                    let detail = Some(ASKING.to_owned());
                     let shown = TargetState { detail, ..self.state.clone() };
-                    self.aggregator.show_target_state(&self.target, shown);
+                    self.aggregator.show(&self.target, shown);
                 }
-                let held = self.client.read(&submission).await;
-                self.seen = Some((submission.wanted, held));
+                let look = self.client.look(submission, self.state.past.known()).await;
+                if let Held::Ours(difference) | Held::Foreign(difference) = &look.held {
+                    self.aggregator.show_kept(&self.target, &difference.kept);
+                }
+                self.aggregator.show(&self.target, self.state.clone());
+                self.seen = Some((submission.wanted, look));
             }
-            Step::Create(state) => {
-                self.settle(state).await?;
-                let verdict = self.client.create(&submission).await;
-                self.aggregator.metrics.submission(&self.target.name, &verdict);
-                self.state = after_reply(&self.state, &verdict);
+            Step::Create(state) => match self.client.registration(submission) {
+                Ok(request) => {
+                    self.send(state, std::slice::from_ref(&request)).await?;
+                    let verdict = self.client.register(submission, &request).await;
+                    self.answered("create", &verdict).await?;
+                }
+                Err(error) => return self.not_encoded(&error, changes).await,
+            },
+            // An update is planned only where there is something to amend.
+            Step::Update(mut state) => {
+                let Some(amendments) = &look.amendments else { return Ok(()) };
+                let amendment = amendments.sent(state.takes_away());
+                let requests = match self.client.updates(submission, amendment) {
+                    Ok(requests) => requests,
+                    Err(error) => return self.not_encoded(&error, changes).await,
+                };
+                if let Some(rescue) = amendment.rescue() {
+                    state.past.rescue = (requests.len() > 1).then_some(rescue);
+                }
+                self.send(state, &requests).await?;
+                let verdict = self.client.change(submission, &requests).await;
+                if verdict == Verdict::Accepted {
+                    // What the network makes of these fields from now on is its own.
+                    self.state.past.declared = Some(submission.declared.clone());
+                }
+                self.answered("update", &verdict).await?;
+            }
+            Step::Remove(state) => {
+                let request = [self.client.removal(submission)];
+                self.send(state, &request).await?;
+                let verdict = self.client.change(submission, &request).await;
+                self.answered("remove", &verdict).await?;
             }
             Step::Settle(state) => self.settle(state).await?,
         }
         Ok(())
     }
 
+    /// What cannot be encoded now cannot be a moment later.
+    async fn not_encoded(
+        &self,
+        error: &serde_json::Error,
+        changes: &mut watch::Receiver<u64>,
+    ) -> Result<(), WriteError> {
+        let name = self.target.name.as_str();
+        log::error!(target_name = name, error:% = error; "the document cannot be encoded");
+        changed(changes, None).await;
+        Ok(())
+    }
+
+    /// Nothing is to be done for the entry: then for the infrastructure, or nothing at all.
+    async fn rest(
+        &mut self,
+        changes: &mut watch::Receiver<u64>,
+        outlook: &Outlook,
+        will: &Will,
+        until: Option<Timestamp>,
+    ) -> Result<(), WriteError> {
+        use infrastructure::Step;
+        let now = Timestamp::now();
+        let is_declared = self.target.infrastructure.is_some();
+        let dice = fastrand::f64();
+        let submission = &outlook.submission;
+        let step = infrastructure::next(&self.state, will, self.target.mode, is_declared, now);
+        let until = match step {
+            Step::Rest => until,
+            Step::RestUntil(at) => Some(until.map_or(at, |until| until.min(at))),
+            Step::Create(held) | Step::Remove(held) => {
+                let removal = held.phase == InfrastructurePhase::Removing;
+                let request = self.client.infrastructure_request(removal);
+                self.settle_infrastructure(held, Some(request)).await?;
+                let said = self.client.infrastructure(submission, removal).await;
+                let now = Timestamp::now();
+                let held =
+                    infrastructure::after_reply(&self.state.infrastructure, &said, now, dice);
+                return self.settle_infrastructure(held, None).await;
+            }
+            Step::Follow(task) => {
+                let said = self.client.task(submission, &task).await;
+                let now = Timestamp::now();
+                let held = infrastructure::after_task(&self.state.infrastructure, &said, now, dice);
+                // The network has written its own numbers into the entry: look at once.
+                if held.phase == InfrastructurePhase::Created {
+                    self.state.next_try = None;
+                    // At our own request: that is no other writer.
+                    self.state.past.equal = None;
+                }
+                return self.settle_infrastructure(held, None).await;
+            }
+            Step::Settle(held) => return self.settle_infrastructure(held, None).await,
+        };
+        changed(changes, outlook.next_change.into_iter().chain(until).min()).await;
+        Ok(())
+    }
+
+    /// Stores what is about to be sent.
+    async fn send(&mut self, state: TargetState, requests: &[Outgoing]) -> Result<(), WriteError> {
+        let sends = requests.iter().map(|request| Sent {
+            request: request.to_string(),
+            body_digest: request
+                .body
+                .as_ref()
+                .map(|body| Digest::of(&[body.to_string().as_bytes()])),
+        });
+        let event = Event { sends: sends.collect(), ..event(&state) };
+        self.store(state, event).await
+    }
+
+    /// Notes what was answered. What became of it is seen by the next look.
+    async fn answered(&mut self, what: &str, verdict: &Verdict) -> Result<(), WriteError> {
+        self.aggregator.metrics.request(&self.target.name, what, verdict);
+        self.state = after_reply(&self.state, verdict);
+        let detail = match verdict {
+            Verdict::Accepted => "accepted".to_owned(),
+            Verdict::Refused { words }
+            | Verdict::Rejected { words }
+            | Verdict::Unanswered { words } => words.clone(),
+        };
+        let event = Event {
+            about: self.state.about,
+            detail: Some(detail),
+            ..Event::now(&format!("{what}: answered"))
+        };
+        let name = self.target.name.to_string();
+        self.aggregator.store.write(Write::Event { name, event }).await
+    }
+
     /// Stores a state and shows it. What only counts tries is not worth a write.
     async fn settle(&mut self, state: TargetState) -> Result<(), WriteError> {
-        let news = state.phase != self.state.phase
-            || state.detail != self.state.detail
-            || state.about != self.state.about
-            || state.entry_at != self.state.entry_at;
-        if news {
-            let event = Event {
-                at: Timestamp::now(),
-                what: state.phase.to_string(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                about: state.about,
-                detail: state.detail.clone(),
-            };
-            let name = self.target.name.to_string();
-            let write = Write::Target { name, state: Box::new(state.clone()), event };
-            self.aggregator.store.write(write).await?;
+        // Nodes come one by one: the journal tells that they were waited for, not each.
+        let still_waits = state.phase == Phase::Waiting
+            && self.state.phase == Phase::Waiting
+            && state.past == self.state.past;
+        if still_waits && self.state.detail.is_some() {
             self.log(&state);
+            self.aggregator.show(&self.target, state.clone());
+            self.state = state;
+            return Ok(());
         }
-        self.aggregator.show_target_state(&self.target, state.clone());
+        let news = state.phase != self.state.phase
+            || gist(state.detail.as_deref()) != gist(self.state.detail.as_deref())
+            || state.about != self.state.about
+            || state.proposal != self.state.proposal
+            || state.past != self.state.past;
+        if news {
+            let event = event(&state);
+            return self.store(state, event).await;
+        }
+        self.aggregator.show(&self.target, state.clone());
+        self.state = state;
+        Ok(())
+    }
+
+    async fn settle_infrastructure(
+        &mut self,
+        held: Infrastructure,
+        request: Option<String>,
+    ) -> Result<(), WriteError> {
+        let before = &self.state.infrastructure;
+        let is_news = held.phase != before.phase
+            || held.task != before.task
+            || gist(held.detail.as_deref()) != gist(before.detail.as_deref())
+            || held.heeded != before.heeded;
+        let state = TargetState { infrastructure: held, ..self.state.clone() };
+        if !is_news {
+            self.aggregator.show(&self.target, state.clone());
+            self.state = state;
+            return Ok(());
+        }
+        let held = &state.infrastructure;
+        let (name, phase) = (self.target.name.as_str(), held.phase.as_str());
+        let task = || held.task.as_ref().map(|task| format!("task {task}"));
+        let detail = held.detail.clone().or_else(task);
+        match (held.phase, detail.as_deref()) {
+            (
+                InfrastructurePhase::Failed
+                | InfrastructurePhase::Unclear
+                | InfrastructurePhase::RemovalFailed,
+                detail,
+            ) => {
+                let detail = detail.unwrap_or_default();
+                log::error!(target_name = name, phase, detail; "the network's infrastructure: a person must act");
+            }
+            (_, Some(detail)) => {
+                log::info!(target_name = name, phase, detail; "the network's infrastructure");
+            }
+            (_, None) => log::info!(target_name = name, phase; "the network's infrastructure"),
+        }
+        // Without a digest of its body, which is little but a secret.
+        let sends = request.into_iter().map(|request| Sent { request, body_digest: None });
+        let event = Event {
+            detail,
+            sends: sends.collect(),
+            ..Event::now(&format!("infrastructure: {phase}"))
+        };
+        let name = self.target.name.to_string();
+        let write = Write::Target { name, state: Box::new(state.clone()), event };
+        self.aggregator.store.write(write).await?;
+        self.aggregator.show(&self.target, state.clone());
+        self.state = state;
+        Ok(())
+    }
+
+    async fn store(&mut self, state: TargetState, event: Event) -> Result<(), WriteError> {
+        let name = self.target.name.to_string();
+        let write = Write::Target { name, state: Box::new(state.clone()), event };
+        self.aggregator.store.write(write).await?;
+        self.log(&state);
+        self.aggregator.show(&self.target, state.clone());
         self.state = state;
         Ok(())
     }
 
     /// One line a change; a failure that goes on is told once.
     fn log(&mut self, state: &TargetState) {
-        let (name, phase) = (self.target.name.as_str(), state.phase.as_str());
+        let trouble = state.failing_since.and_then(|_| gist(state.detail.as_deref()));
+        let is_told = trouble.is_some() && trouble == self.told;
+        let (level, message) = said_of(&self.state, state, is_told);
+        let (target_name, phase) = (self.target.name.as_str(), state.phase.as_str());
         let url = self.target.parser_url.as_str();
-        let detail = state.detail.as_deref().unwrap_or_default();
-        let trouble = state.failing_since.and(state.detail.clone());
-        match state.phase {
-            Phase::Submitting if matches!(self.state.phase, Phase::Registered | Phase::Drifted) => {
-                log::warn!(target_name = name, url; "the network holds our entry no more, registering again");
+        let since = format!("{:.0}", state.failing_since.unwrap_or(state.since));
+        let next_try = state
+            .next_try
+            .map_or_else(|| "when something changes".to_owned(), |at| format!("{at:.0}"));
+        match state.detail.as_deref() {
+            Some(detail) => {
+                log::log!(level, target_name, phase, detail, since, next_try; "{message}");
             }
-            Phase::Submitting if state.failing_since.is_none() => {
-                log::info!(target_name = name, url; "registering");
-            }
-            Phase::Submitting | Phase::Failing if trouble.is_none() || trouble == self.told => {
-                log::debug!(target_name = name, phase, detail; "still not registered");
-            }
-            Phase::Submitting => {
-                log::warn!(target_name = name, detail; "what became of the registration is not known yet");
-            }
-            Phase::Failing if matches!(self.state.phase, Phase::Registered | Phase::Drifted) => {
-                log::warn!(target_name = name, detail; "the registration cannot be looked at, trying again");
-            }
-            Phase::Failing => {
-                log::warn!(target_name = name, detail; "not registered, trying again");
-            }
-            Phase::Waiting => log::info!(target_name = name, detail; "waiting"),
-            Phase::Registered => log::info!(target_name = name, url; "the cluster is registered"),
-            Phase::Drifted => {
-                log::warn!(target_name = name, detail; "the registration has drifted");
-            }
-            Phase::Refused | Phase::Foreign => {
-                log::error!(target_name = name, phase, detail; "a person must act");
-            }
+            None => log::log!(level, target_name, phase, url; "{message}"),
         }
         if state.failing_since.is_none() || trouble.is_some() {
             self.told = trouble;
@@ -180,8 +404,64 @@ impl Executor {
     }
 }
 
-/// Waits until the roll changes or a time has come.
-async fn changed(roll: &mut watch::Receiver<u64>, until: Option<Timestamp>) {
+/// What the log says of a change, and how loudly.
+fn said_of(before: &TargetState, now: &TargetState, is_told: bool) -> (Level, &'static str) {
+    let was_registered =
+        matches!(before.phase, Phase::Registered | Phase::Drifted | Phase::Updating);
+    let is_failing = now.failing_since.is_some();
+    match now.phase {
+        Phase::Submitting | Phase::Updating | Phase::Failing | Phase::Offboarding if is_told => {
+            (Level::Debug, "still failing")
+        }
+        Phase::Submitting if was_registered => {
+            (Level::Warn, "the network holds our entry no more, registering again")
+        }
+        Phase::Submitting if is_failing => {
+            (Level::Warn, "what became of the registration is not known yet")
+        }
+        Phase::Submitting => (Level::Info, "registering"),
+        Phase::Updating if is_failing => {
+            (Level::Warn, "the update did not come about yet, trying again")
+        }
+        Phase::Updating => (Level::Info, "updating the registration"),
+        Phase::Failing if was_registered => {
+            (Level::Warn, "the registration cannot be looked at, trying again")
+        }
+        Phase::Failing => (Level::Warn, "not registered, trying again"),
+        Phase::Waiting => (Level::Info, "waiting"),
+        Phase::Ready => (Level::Warn, "ready to register"),
+        Phase::Registered if before.phase == Phase::Registered && before.detail == now.detail => {
+            (Level::Debug, "the cluster is registered still")
+        }
+        // Its entry holds what nobody reports for.
+        Phase::Registered if now.detail.is_some() => (Level::Warn, "the cluster is registered"),
+        Phase::Registered => (Level::Info, "the cluster is registered"),
+        Phase::Drifted => (Level::Warn, "the registration has drifted"),
+        Phase::Refused | Phase::Foreign | Phase::Contested => (Level::Error, "a person must act"),
+        Phase::Offboarding if is_failing => {
+            (Level::Warn, "the entry is not removed yet, trying again")
+        }
+        Phase::Offboarding => (Level::Info, "leaving the network"),
+        Phase::Offboarded => (Level::Info, "the cluster has left the network"),
+    }
+}
+
+/// What is said without the addresses of Python's objects, which differ at each try.
+fn gist(detail: Option<&str>) -> Option<String> {
+    let mut parts = detail?.split("0x");
+    let first = parts.next().unwrap_or_default().to_owned();
+    Some(parts.fold(first, |said, part| {
+        said + part.trim_start_matches(|digit: char| digit.is_ascii_hexdigit())
+    }))
+}
+
+/// The journal's line on entering a state.
+fn event(state: &TargetState) -> Event {
+    Event { about: state.about, detail: state.detail.clone(), ..Event::now(state.phase.as_str()) }
+}
+
+/// Waits until something changes or a time has come.
+async fn changed(changes: &mut watch::Receiver<u64>, until: Option<Timestamp>) {
     let timer = async {
         match until {
             Some(at) => {
@@ -193,7 +473,7 @@ async fn changed(roll: &mut watch::Receiver<u64>, until: Option<Timestamp>) {
     };
     tokio::select! {
         () = timer => {}
-        outcome = roll.changed() => {
+        outcome = changes.changed() => {
             // The sender lives as long as the aggregator, which this holds.
             debug_assert!(outcome.is_ok(), "the roll is still there");
             tokio::time::sleep(GATHERING).await;

@@ -5,8 +5,14 @@ use std::time::Duration;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use jiff::Timestamp;
 
-use crate::admin::views::{NodeState, NodeView, NodesView, StatusView};
+use crate::admin::views::{HistoryView, NodeState, NodeView, NodesView, StatusView, TargetView};
+use crate::cluster_file::Mode;
+use crate::digest::Digest;
 use crate::document::NodeData;
+use crate::onboarding::state::Phase;
+use crate::onboarding::state::infrastructure::InfrastructurePhase;
+use crate::store::JournalLine;
+use crate::targets::{Difference, listed};
 
 /// The nodes, their totals, and what has to be said about them.
 pub fn nodes(view: &NodesView, now: Timestamp) -> String {
@@ -74,22 +80,100 @@ pub fn status(view: &StatusView, now: Timestamp) -> String {
         text.push("no targets: the cluster file names none".to_owned());
         return text.join("\n");
     }
-    let mut table = plain(&["TARGET", "STATE", "SINCE", "NEXT TRY", "URL"]);
+    let mut table =
+        plain(&["TARGET", "STATE", "SINCE", "NEXT TRY", "MODE", "INFRASTRUCTURE", "URL"]);
     for target in &view.targets {
-        let next = target.state.next_try.map_or_else(String::new, |at| until(at, now));
+        // A refusal's is that of a look after the next change.
+        let next_try = target.state.next_try.filter(|_| target.state.phase != Phase::Refused);
+        let next = next_try.map_or_else(String::new, |at| until(at, now));
         table.add_row(vec![
             Cell::new(&target.name),
             Cell::new(target.state.phase),
             Cell::new(ago(target.state.since, now)),
             Cell::new(next),
+            Cell::new(mode(target.mode)),
+            Cell::new(target.state.infrastructure.phase),
             Cell::new(&target.url),
         ]);
     }
     text.extend(lines(&table));
     for target in &view.targets {
-        text.extend(target.state.detail.iter().map(|detail| format!("{}: {detail}", target.name)));
+        text.extend(target_notes(target));
     }
     text.join("\n")
+}
+
+/// What has to be said about a target.
+pub fn target_notes(target: &TargetView) -> Vec<String> {
+    use InfrastructurePhase::{Failed, RemovalFailed, Unclear};
+    let state = &target.state;
+    let wants_a_person = matches!(state.phase, Phase::Refused | Phase::Foreign | Phase::Contested)
+        || state.proposal.is_some()
+        || matches!(state.infrastructure.phase, Failed | Unclear | RemovalFailed);
+    let name = if wants_a_person { format!("! {}", target.name) } else { target.name.clone() };
+    let mut notes: Vec<String> =
+        target.state.detail.iter().map(|detail| format!("{name}: {detail}")).collect();
+    notes.extend(target.state.proposal.iter().map(|proposal| {
+        format!("{name}: what waits for approval has the digest {}", proposal.digest)
+    }));
+    notes.extend(
+        target.state.infrastructure.detail.iter().map(|it| format!("{name}: infrastructure: {it}")),
+    );
+    if target.state.past.reverts > 1 && target.state.phase != Phase::Contested {
+        notes.push(format!(
+            "{name}: somebody else has changed the entry {} times in a row",
+            target.state.past.reverts
+        ));
+    }
+    notes
+}
+
+/// What the journal tells, one line an event.
+pub fn history(view: &HistoryView) -> String {
+    if view.lines.is_empty() {
+        return "the journal holds nothing of it".to_owned();
+    }
+    let mut table = plain(&["AT", "TARGET", "WHAT", "ABOUT", "VERSION", "DETAIL"]);
+    for JournalLine { target, event, .. } in &view.lines {
+        let sends = event.sends.iter().map(|sent| {
+            let body = sent.body_digest.as_ref().map(Digest::short);
+            let body = body.map_or_else(String::new, |digest| format!(" (body {digest})"));
+            format!("sends {}{body}", sent.request)
+        });
+        let shown = sends.collect::<Vec<_>>();
+        let detail = event.detail.clone().into_iter().chain([listed(&shown, ", ")]);
+        let detail: Vec<String> = detail.filter(|part| !part.is_empty()).collect();
+        table.add_row(vec![
+            Cell::new(format!("{:.0}", event.at)),
+            Cell::new(target),
+            Cell::new(&event.what),
+            Cell::new(event.about.as_ref().map(Digest::short).unwrap_or_default()),
+            Cell::new(&event.version),
+            Cell::new(detail.join("; ")),
+        ]);
+    }
+    lines(&table).join("\n")
+}
+
+/// How a network's entry differs from what it should be.
+pub fn difference(difference: &Difference) -> String {
+    let mut table = plain(&["FIELD", "THERE", "HERE"]);
+    for field in &difference.fields {
+        table.add_row(vec![
+            Cell::new(&field.field),
+            Cell::new(&field.there),
+            Cell::new(&field.here),
+        ]);
+    }
+    lines(&table).join("\n")
+}
+
+const fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Auto => "auto",
+        Mode::Approve => "approve",
+        Mode::Observe => "observe",
+    }
 }
 
 fn plain(header: &[&str]) -> Table {

@@ -1,8 +1,8 @@
 //! The SQLite database: one file on a local disk, write-ahead log, one writer.
 
-use std::fs::{File, OpenOptions, Permissions, TryLockError};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -10,12 +10,13 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::{Contents, OpenError, Write};
+use super::{Contents, Event, HistoryOf, JournalLine, OpenError, Write};
 use crate::onboarding::state::TargetState;
 use crate::roll::Entry;
+use crate::roll::departure::Departure;
 
 /// The version of the tables below, kept in the file as `user_version`.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const TABLES: &str = "
     CREATE TABLE installation (id TEXT NOT NULL) STRICT;
@@ -33,11 +34,25 @@ const TABLES: &str = "
     ) STRICT;
 ";
 
+/// What version 2 added to version 1.
+const FROM_1_TO_2: &str = "
+    ALTER TABLE target ADD COLUMN will TEXT;
+    CREATE TABLE departure (node_id TEXT PRIMARY KEY, departure TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE INDEX journal_by_target ON journal (target, id);
+";
+
+/// How many lines of the journal are kept at each start: years, unless a network fails all the time.
+const JOURNAL_LINES: u32 = 100_000;
+
+const PRUNE_JOURNAL: &str =
+    "DELETE FROM journal WHERE id <= (SELECT coalesce(max(id), 0) FROM journal) - ?1";
+
 /// The open database.
 pub(super) struct Database {
     connection: Connection,
+    path: PathBuf,
     /// Held as long as the database is open: a second aggregator on one store would register twice.
-    _lock: File,
+    lock: File,
 }
 
 /// Why a commit failed; then nothing of it is stored.
@@ -47,6 +62,10 @@ pub(super) enum CommitError {
     Database { source: rusqlite::Error },
     #[error("a record could not be encoded")]
     Encode { source: serde_json::Error },
+    #[error(
+        "{} is not the file any more that was opened: somebody removed or replaced it; restart the aggregator once it is back", path.display()
+    )]
+    Replaced { path: PathBuf },
 }
 
 impl Database {
@@ -60,7 +79,7 @@ impl Database {
         if found > VERSION {
             return Err(OpenError::TooNew { path: path.to_owned(), found, known: VERSION });
         }
-        let mut database = Self { connection, _lock: lock };
+        let mut database = Self { connection, path: path.to_owned(), lock };
         if found == 0 {
             let others: u32 = database
                 .connection
@@ -69,22 +88,32 @@ impl Database {
             if others > 0 {
                 return Err(OpenError::NotOurs { path: path.to_owned() });
             }
-            database.make_tables().map_err(refused)?;
+        }
+        // One after the other, so that a store made today and one brought up to today are the same.
+        for step in
+            [TABLES, FROM_1_TO_2].into_iter().skip(usize::try_from(found).unwrap_or(usize::MAX))
+        {
+            database.change_tables(step).map_err(refused)?;
         }
         database
             .connection
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+            .and_then(|()| database.connection.execute(PRUNE_JOURNAL, [JOURNAL_LINES]))
             .map_err(refused)?;
         let contents = database.read(path)?;
         Ok((database, contents))
     }
 
-    fn make_tables(&mut self) -> rusqlite::Result<()> {
+    /// Goes from one version of the tables to the next, wholly or not at all.
+    fn change_tables(&mut self, step: &str) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
-        transaction.execute_batch(TABLES)?;
-        transaction
-            .execute("INSERT INTO installation (id) VALUES (?1)", [Uuid::new_v4().to_string()])?;
-        transaction.pragma_update(None, "user_version", VERSION)?;
+        let version: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        transaction.execute_batch(step)?;
+        if version == 0 {
+            let id = Uuid::new_v4().to_string();
+            transaction.execute("INSERT INTO installation (id) VALUES (?1)", [id])?;
+        }
+        transaction.pragma_update(None, "user_version", version + 1)?;
         transaction.commit()
     }
 
@@ -116,15 +145,58 @@ impl Database {
 
         let mut targets = Vec::new();
         let mut states =
-            self.connection.prepare("SELECT name, state FROM target").map_err(refused)?;
+            self.connection.prepare("SELECT name, state, will FROM target").map_err(refused)?;
         let mut rows = states.query([]).map_err(refused)?;
         while let Some(row) = rows.next().map_err(refused)? {
             let name: String = row.get(0).map_err(refused)?;
             let text: String = row.get(1).map_err(refused)?;
             let state: TargetState = decode(path, &format!("state of target {name}"), &text)?;
-            targets.push((name, state));
+            let text: Option<String> = row.get(2).map_err(refused)?;
+            let will = text.map(|text| decode(path, &format!("wish for target {name}"), &text));
+            targets.push((name, state, will.transpose()?.unwrap_or_default()));
         }
-        Ok(Contents { installation, entries, targets })
+
+        let mut departures = Vec::new();
+        let mut departed =
+            self.connection.prepare("SELECT node_id, departure FROM departure").map_err(refused)?;
+        let mut rows = departed.query([]).map_err(refused)?;
+        while let Some(row) = rows.next().map_err(refused)? {
+            let id: String = row.get(0).map_err(refused)?;
+            let text: String = row.get(1).map_err(refused)?;
+            departures.push(decode(path, &format!("departure of node {id}"), &text)?);
+        }
+        Ok(Contents { installation, entries, departures, targets })
+    }
+
+    /// The newest lines of the journal, the newest last.
+    pub(super) fn history(&self, of: &HistoryOf) -> Result<Vec<JournalLine>, CommitError> {
+        let refused = |source| CommitError::Database { source };
+        let mut newest = self
+            .connection
+            .prepare_cached(
+                "SELECT id, target, event FROM journal WHERE ?1 IS NULL OR target = ?1
+                 ORDER BY id DESC LIMIT ?2",
+            )
+            .map_err(refused)?;
+        let mut rows = newest.query(params![of.target, of.limit]).map_err(refused)?;
+        let mut lines = Vec::new();
+        while let Some(row) = rows.next().map_err(refused)? {
+            let text: String = row.get(2).map_err(refused)?;
+            lines.push(JournalLine {
+                id: row.get(0).map_err(refused)?,
+                target: row.get(1).map_err(refused)?,
+                event: serde_json::from_str(&text)
+                    .map_err(|source| CommitError::Encode { source })?,
+            });
+        }
+        lines.reverse();
+        Ok(lines)
+    }
+
+    fn is_in_place(&self) -> bool {
+        let opened = self.lock.metadata().map(|file| (file.dev(), file.ino()));
+        let there = fs::metadata(&self.path).map(|file| (file.dev(), file.ino()));
+        matches!((opened, there), (Ok(opened), Ok(there)) if opened == there)
     }
 
     /// Writes all or nothing; returns when it is on disk.
@@ -133,6 +205,10 @@ impl Database {
         writes: impl Iterator<Item = &'a Write>,
     ) -> Result<(), CommitError> {
         let refused = |source| CommitError::Database { source };
+        // What is written into a file that is gone is lost with the process.
+        if !self.is_in_place() {
+            return Err(CommitError::Replaced { path: self.path.clone() });
+        }
         let transaction = self.connection.transaction().map_err(refused)?;
         for write in writes {
             apply(&transaction, write)?;
@@ -145,7 +221,13 @@ fn apply(connection: &Connection, write: &Write) -> Result<(), CommitError> {
     let refused = |source| CommitError::Database { source };
     let encode = |source| CommitError::Encode { source };
     match write {
-        Write::Node { entry, report } => {
+        Write::Node { entry, report, departure } => {
+            if let Some(departure) = departure {
+                depart(connection, departure)?;
+            }
+            connection
+                .execute("DELETE FROM departure WHERE node_id = ?1", [entry.node_id.as_str()])
+                .map_err(refused)?;
             let text = serde_json::to_string(entry).map_err(encode)?;
             connection
                 .prepare_cached(
@@ -168,14 +250,15 @@ fn apply(connection: &Connection, write: &Write) -> Result<(), CommitError> {
                 update.execute(params![name.as_str(), at.as_millisecond()]).map_err(refused)?;
             }
         }
-        Write::Forget(name) => {
+        Write::Forget(name, departure) => {
             connection
                 .execute("DELETE FROM node WHERE name = ?1", [name.as_str()])
                 .map_err(refused)?;
+            depart(connection, departure)?;
         }
+        Write::Departed(departure) => depart(connection, departure)?,
         Write::Target { name, state, event } => {
             let state = serde_json::to_string(state).map_err(encode)?;
-            let event = serde_json::to_string(event).map_err(encode)?;
             connection
                 .execute(
                     "INSERT INTO target (name, state) VALUES (?1, ?2)
@@ -183,15 +266,45 @@ fn apply(connection: &Connection, write: &Write) -> Result<(), CommitError> {
                     params![name, state],
                 )
                 .map_err(refused)?;
+            append(connection, name, event)?;
+        }
+        Write::Will { name, state, will, event } => {
+            let state = serde_json::to_string(state).map_err(encode)?;
+            let will = serde_json::to_string(will).map_err(encode)?;
             connection
                 .execute(
-                    "INSERT INTO journal (target, event) VALUES (?1, ?2)",
-                    params![name, event],
+                    "INSERT INTO target (name, state, will) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (name) DO UPDATE SET will = excluded.will",
+                    params![name, state, will],
                 )
                 .map_err(refused)?;
+            append(connection, name, event)?;
         }
+        Write::Event { name, event } => append(connection, name, event)?,
     }
     Ok(())
+}
+
+/// Remembers that a node has left.
+fn depart(connection: &Connection, departure: &Departure) -> Result<(), CommitError> {
+    let text = serde_json::to_string(departure).map_err(|source| CommitError::Encode { source })?;
+    connection
+        .execute(
+            "INSERT INTO departure (node_id, departure) VALUES (?1, ?2)
+             ON CONFLICT (node_id) DO NOTHING",
+            params![departure.node_id.as_str(), text],
+        )
+        .map(drop)
+        .map_err(|source| CommitError::Database { source })
+}
+
+/// Appends to the journal.
+fn append(connection: &Connection, target: &str, event: &Event) -> Result<(), CommitError> {
+    let event = serde_json::to_string(event).map_err(|source| CommitError::Encode { source })?;
+    connection
+        .execute("INSERT INTO journal (target, event) VALUES (?1, ?2)", params![target, event])
+        .map(drop)
+        .map_err(|source| CommitError::Database { source })
 }
 
 /// Makes the database's file if need be, for this user alone, and locks it: by whatever name another

@@ -2,8 +2,12 @@
 //!
 //! How its services really answer, and what each answer is taken for, stands in `docs/aios.md`.
 
+mod amend;
 mod client;
-mod compare;
+mod fields;
+mod kubeconfig;
+mod pieces;
+mod python;
 mod reply;
 mod secrets;
 
@@ -12,18 +16,21 @@ use rollcall_report::clean_text;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Destination;
+use super::{Departed, Destination};
 use crate::cluster_file::{Envelope, Target};
 use crate::digest::Digest;
 use crate::document::ClusterDocument;
 
-pub use client::Client;
-pub use compare::differences;
-pub use reply::{judge_create, judge_read};
+pub use amend::{Amendment, Amendments, Basis, amend};
+pub use client::{Client, Look, Reply, mask_request};
+pub use fields::{Declared, INSTALLATION_KEY, declared};
+pub use pieces::{REGISTRY_LIMIT_BYTES, first_piece, piece_sizes};
+pub use python::python_len;
+pub use reply::{
+    Reading, compare, judge_change, judge_create, judge_infrastructure, judge_read, judge_task,
+    owner,
+};
 pub use secrets::mask;
-
-/// The key in `clusterMetadata.additionalInfo` by which an installation knows its own entry.
-pub const INSTALLATION_KEY: &str = "rollcallInstallation";
 
 /// How much of a foreign text is shown.
 const SHOWN_CHARS: usize = 400;
@@ -35,9 +42,13 @@ pub struct Submission {
     pub document: ClusterDocument,
     /// Identifies this installation's entries.
     pub installation: String,
+    /// The nodes that may be taken out of an entry.
+    pub departed: Departed,
+    /// What the document says in the fields that are ours only when we change them.
+    pub declared: Declared,
     /// Where it belongs.
     pub destination: Destination,
-    /// Document and destination in one digest.
+    /// Document, departed nodes and destination in one digest.
     pub wanted: Digest,
     /// Why it must not be sent, if so.
     pub obstacle: Option<String>,
@@ -51,6 +62,7 @@ impl Submission {
     /// When the document cannot be encoded.
     pub fn new(
         mut document: ClusterDocument,
+        departed: Departed,
         installation: Uuid,
         target: &Target,
     ) -> serde_json::Result<Self> {
@@ -59,19 +71,25 @@ impl Submission {
         // The cluster file takes nothing but a mapping here.
         if let Value::Object(info) = info {
             info.insert(INSTALLATION_KEY.to_owned(), installation.clone().into());
+            // Empty unless the owner sets it; said, so that one that was set can be taken back.
+            info.entry("joinCommand").or_insert_with(|| json!(""));
         }
         let destination = Destination {
             cluster_id: document.id.clone(),
             create_url: target.parser_url.to_string(),
             read_url: target.gateway_url.to_string(),
         };
-        let wanted = Digest::of(&[
-            &serde_json::to_vec(&document)?,
+        let encoded = serde_json::to_vec(&document)?;
+        let mut parts = vec![
+            encoded.as_slice(),
             destination.create_url.as_bytes(),
             destination.read_url.as_bytes(),
-        ]);
+        ];
+        parts.extend(departed.nodes.iter().map(|id| id.as_str().as_bytes()));
+        let wanted = Digest::of(&parts);
         let obstacle = obstacle(&document, target);
-        Ok(Self { document, installation, destination, wanted, obstacle })
+        let declared = declared(&document)?;
+        Ok(Self { document, installation, departed, declared, destination, wanted, obstacle })
     }
 }
 
@@ -80,14 +98,15 @@ impl Submission {
 /// # Errors
 ///
 /// When the document cannot be encoded.
-pub fn body(document: &ClusterDocument, envelope: Envelope) -> serde_json::Result<Vec<u8>> {
-    match envelope {
-        Envelope::Flat => serde_json::to_vec(document),
-        Envelope::ParserV1 => serde_json::to_vec(&json!({
+pub fn envelop(document: &ClusterDocument, envelope: Envelope) -> serde_json::Result<Value> {
+    let document = serde_json::to_value(document)?;
+    Ok(match envelope {
+        Envelope::Flat => document,
+        Envelope::ParserV1 => json!({
             "header": {"templateUri": "Parser/V1", "parameters": {}},
             "body": {"spec": {"values": document}},
-        })),
-    }
+        }),
+    })
 }
 
 fn obstacle(document: &ClusterDocument, target: &Target) -> Option<String> {

@@ -273,16 +273,16 @@ pub enum ExchangeError {
 }
 
 impl ExchangeError {
-    /// Whether the service has seen nothing of the request: it never left.
-    pub const fn is_unsent(&self) -> bool {
+    /// Whether the service has seen nothing of the request: it never left, for there is nothing to send
+    /// it with, or nobody to take it.
+    pub fn is_unsent(&self) -> bool {
         match self {
             Self::Credential { .. }
             | Self::Characters { .. }
             | Self::PlainHttp { .. }
             | Self::Elsewhere { .. } => true,
-            Self::TimedOut { .. } | Self::Tls { .. } | Self::Http { .. } | Self::Body { .. } => {
-                false
-            }
+            Self::Http { source } => source.is_connect(),
+            Self::TimedOut { .. } | Self::Tls { .. } | Self::Body { .. } => false,
         }
     }
 }

@@ -23,6 +23,9 @@ use super::fault::Break;
 /// How long no connection is accepted after one could not be.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How often a port is asked for that somebody else has for the moment.
+const BIND_TRIES: usize = 100;
+
 /// How many connections wait to be accepted, as std's listeners have it.
 const BACKLOG: u32 = 128;
 
@@ -56,27 +59,47 @@ impl Door {
         Ok(Self { address, router, listener: Some(listener), kept: None })
     }
 
-    fn close(&mut self) -> io::Result<()> {
+    async fn close(&mut self) -> io::Result<()> {
         if self.listener.take().is_none() {
             return Ok(());
         }
-        let socket = match self.address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        let address = self.address;
+        let bind = || {
+            let socket = match address {
+                SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                SocketAddr::V6(_) => TcpSocket::new_v6()?,
+            };
+            // The connections that have just been closed hold the port for a while.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            // Or the system may give a port that nobody listens on to the next who asks for any.
+            socket.set_reuseaddr(false)?;
+            Ok(socket)
         };
-        // The connections that have just been closed hold the port for a while.
-        socket.set_reuseaddr(true)?;
-        socket.bind(self.address)?;
-        self.kept = Some(socket);
+        self.kept = Some(patiently(bind).await?);
         Ok(())
     }
 
     fn open(&mut self) -> io::Result<()> {
         if let Some(socket) = self.kept.take() {
+            socket.set_reuseaddr(true)?;
             self.listener = Some(socket.listen(BACKLOG)?);
         }
         Ok(())
     }
+}
+
+/// Between two owners the system may lend a port to a client's connection, for a moment.
+async fn patiently<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..BIND_TRIES {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
+    bind()
 }
 
 /// Serves until nobody can give orders any more.
@@ -88,7 +111,10 @@ pub(super) async fn serve(mut doors: Vec<Door>, mut orders: UnboundedReceiver<Or
             order = orders.recv() => {
                 let Some(order) = order else { return };
                 let carried_out = if order.refuse {
-                    let closed = doors.iter_mut().try_for_each(Door::close);
+                    let mut closed = Ok(());
+                    for door in &mut doors {
+                        closed = closed.and(door.close().await);
+                    }
                     connections.shutdown().await;
                     closed
                 } else {

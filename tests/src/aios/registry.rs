@@ -19,7 +19,7 @@ const MAX_BACKFILL: usize = 1_500_000;
 
 /// How the registry refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RegistryError {
+pub enum RegistryError {
     /// 404: no cluster of that id.
     NotFound,
     /// 413: the body is too large.
@@ -85,7 +85,7 @@ const FIXED_CAPACITIES: [(&str, u64); 5] = [
 
 /// The registered clusters.
 #[derive(Debug, Default)]
-pub(super) struct Registry {
+pub struct Registry {
     /// In the order of registration.
     clusters: Vec<Map<String, Value>>,
     registered: u64,
@@ -97,7 +97,7 @@ impl Registry {
     }
 
     /// Registers a cluster.
-    pub(super) fn create(&mut self, document: &Value) -> Result<Entry<'_>, RegistryError> {
+    pub fn create(&mut self, document: &Value) -> Result<Entry<'_>, RegistryError> {
         within_limit(document)?;
         let mut stored = Map::new();
         for field in &SCHEMA {
@@ -126,13 +126,14 @@ impl Registry {
         self.clusters.last().map(Entry).ok_or(RegistryError::Internal)
     }
 
-    pub(super) fn read(&self, id: &str) -> Result<Entry<'_>, RegistryError> {
+    /// Shows a cluster.
+    pub fn read(&self, id: &str) -> Result<Entry<'_>, RegistryError> {
         self.find(id).and_then(|at| self.clusters.get(at)).map(Entry).ok_or(RegistryError::NotFound)
     }
 
     /// Carries out `{"$set": {PATH: VALUE, …}}`, all of it or nothing. Validators do not run on
     /// updates, casts do.
-    pub(super) fn update(&mut self, id: &str, update: &Value) -> Result<Entry<'_>, RegistryError> {
+    pub fn update(&mut self, id: &str, update: &Value) -> Result<Entry<'_>, RegistryError> {
         within_limit(update)?;
         let sent = update.get("$set").and_then(Value::as_object).ok_or(RegistryError::Internal)?;
         let mut accepted = BTreeMap::new();
@@ -209,14 +210,15 @@ impl Registry {
 /// A stored document as the registry shows it: without empty objects, except as elements of a
 /// list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry<'a>(&'a Map<String, Value>);
+pub struct Entry<'a>(&'a Map<String, Value>);
 
 impl Entry<'_> {
     pub(super) fn id(&self) -> Option<&str> {
         self.0.get("id").and_then(Value::as_str)
     }
 
-    pub(super) fn to_value(self) -> Value {
+    /// As JSON.
+    pub fn to_value(self) -> Value {
         Value::Object(minimize(self.0))
     }
 

@@ -39,6 +39,63 @@ pub fn mask(document: &mut ClusterDocument) -> bool {
     masked
 }
 
+/// Whether a dotted path of the entry leads to a secret, or what stands there may hold one.
+pub(super) fn is_secret(path: &str) -> bool {
+    let is_below = |path: &str, other: &str| {
+        path.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    // Somebody else may have written the secret in the place of what holds it.
+    dotted().any(|secret| is_below(path, &secret) || is_below(&secret, path))
+}
+
+/// How a value that is a secret is shown.
+pub(super) fn masked(value: &Value) -> String {
+    if is_empty(value) { value.to_string() } else { MASK.to_owned() }
+}
+
+/// Masks the secrets in a body of a registration, in either envelope. `true`: there was one.
+pub(super) fn mask_registration(body: &mut Value) -> bool {
+    let mut was_masked = false;
+    for pointer in POINTERS {
+        for at in ["/clusterMetadata", "/body/spec/values/clusterMetadata"] {
+            let secret = body.pointer_mut(&format!("{at}{pointer}"));
+            if let Some(secret) = secret.filter(|value| !is_empty(value)) {
+                *secret = MASK.into();
+                was_masked = true;
+            }
+        }
+    }
+    was_masked
+}
+
+/// Masks the secrets in a body of an update: dotted paths and what they are set to. `true`: there was
+/// one.
+pub(super) fn mask_update(body: &mut Value) -> bool {
+    let Some(fields) = body.as_object_mut() else { return false };
+    let mut was_masked = false;
+    for (path, value) in fields {
+        for secret in dotted() {
+            let is_within = path.strip_prefix(&secret).is_some_and(|rest| rest.starts_with('.'));
+            let found = match secret.strip_prefix(path.as_str()) {
+                Some(rest) if rest.starts_with('.') => value.pointer_mut(&rest.replace('.', "/")),
+                Some("") => Some(&mut *value),
+                _ if is_within => Some(&mut *value),
+                _ => None,
+            };
+            if let Some(secret) = found.filter(|value| !is_empty(value)) {
+                *secret = MASK.into();
+                was_masked = true;
+            }
+        }
+    }
+    was_masked
+}
+
+/// Where secrets are, as dotted paths into the entry.
+fn dotted() -> impl Iterator<Item = String> {
+    POINTERS.iter().map(|pointer| format!("clusterMetadata{}", pointer.replace('/', ".")))
+}
+
 /// The secrets that a document holds.
 pub(super) fn values(document: &ClusterDocument) -> Vec<String> {
     let metadata = Value::Object(document.cluster_metadata.clone());
@@ -63,17 +120,34 @@ pub(super) fn redact(reply: Vec<u8>, document: &ClusterDocument, headers: &[Secr
     for secret in secrets {
         // As it is, as JSON writes it, and what it is made of.
         let escaped = Value::from(secret).to_string();
-        // Some writers of JSON escape slashes.
+        // Some writers of JSON escape slashes, and Python's all but ASCII.
         let slashes = secret.replace('/', "\\/");
+        let ascii = ascii(&escaped);
         let words = secret.split(|c: char| c.is_whitespace() || c == '=');
         let words = words.filter(|word| word.len() >= SHORTEST);
-        let whole = [escaped.trim_matches('"'), &slashes, secret].into_iter();
+        let whole =
+            [escaped.trim_matches('"'), &slashes, ascii.trim_matches('"'), secret].into_iter();
         let whole = whole.filter(|form| form.len() >= SHORTEST || in_headers.contains(&secret));
         for form in whole.chain(words).filter(|form| *form != document.id) {
             shown = shown.replace(form, MASK);
         }
     }
     shown.into_bytes()
+}
+
+/// A text of JSON as Python writes it: all but ASCII is escaped.
+fn ascii(text: &str) -> String {
+    let mut written = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii() {
+            written.push(c);
+        } else {
+            let mut units = [0; 2];
+            let units = c.encode_utf16(&mut units).iter();
+            written.extend(units.map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    written
 }
 
 fn is_empty(value: &Value) -> bool {

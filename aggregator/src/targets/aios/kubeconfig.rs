@@ -1,0 +1,154 @@
+//! The kubeconfig that a network's infrastructure is made with: an object of JSON, whole in itself,
+//! and secret.
+
+use std::path::{Path, PathBuf};
+
+use rollcall_daemon::secret::{self, Secret, SecretError, read_secret_file};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::cluster_file::Infrastructure;
+
+/// A kubeconfig as it is sent.
+pub(super) struct Kubeconfig(Value);
+
+/// Why a kubeconfig is of no use.
+#[derive(Debug, Error)]
+pub(super) enum KubeconfigError {
+    #[error("the target's infrastructure.kubeconfigFile")]
+    Unreadable { source: SecretError },
+    /// What is wrong is not told: the lines around it hold secrets.
+    #[error(
+        "the target's infrastructure.kubeconfigFile: {} is no kubeconfig: it must be YAML or JSON with clusters, users and contexts",
+        path.display()
+    )]
+    Invalid { path: PathBuf },
+    #[error(
+        "the target's infrastructure.kubeconfigFile: {} names a file or a program ({key}) that only this machine has: make a whole one with kubectl config view --raw --flatten --minify, with a token or a client certificate in the place of a program",
+        path.display()
+    )]
+    NotWhole { path: PathBuf, key: &'static str },
+}
+
+/// Keys whose values only this machine can follow.
+const REFERENCES: [&str; 6] = [
+    "certificate-authority",
+    "client-certificate",
+    "client-key",
+    "tokenFile",
+    "exec",
+    "auth-provider",
+];
+
+/// Shorter values are no secrets.
+const SHORTEST: usize = 8;
+
+impl Kubeconfig {
+    /// Reads it anew each time: it may be replaced.
+    pub(super) fn read(path: &Path) -> Result<Self, KubeconfigError> {
+        let text =
+            read_secret_file(path).map_err(|source| KubeconfigError::Unreadable { source })?;
+        let invalid = || KubeconfigError::Invalid { path: path.to_owned() };
+        let content: Value =
+            serde_saphyr::from_str(text.expose()).map_err(|_may_show_secrets| invalid())?;
+        let is_list = |key| content.get(key).is_some_and(Value::is_array);
+        if !["clusters", "users", "contexts"].into_iter().all(is_list) {
+            return Err(invalid());
+        }
+        match reference(&content) {
+            Some(key) => Err(KubeconfigError::NotWhole { path: path.to_owned(), key }),
+            None => Ok(Self(content)),
+        }
+    }
+
+    /// The object that is sent.
+    pub(super) fn content(&self) -> &Value {
+        &self.0
+    }
+
+    /// What must not be shown of a reply: all that is said of its users.
+    pub(super) fn secrets(&self) -> Vec<Secret> {
+        let mut found = Vec::new();
+        for user in self.0.get("users").and_then(Value::as_array).into_iter().flatten() {
+            texts(user.get("user").unwrap_or(&Value::Null), &mut found);
+        }
+        found
+    }
+}
+
+fn texts(value: &Value, found: &mut Vec<Secret>) {
+    match value {
+        Value::String(text) if text.len() >= SHORTEST => found.push(Secret::new(text.clone())),
+        Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
+        Value::Object(fields) => fields.values().for_each(|value| texts(value, found)),
+        _ => {}
+    }
+}
+
+fn reference(value: &Value) -> Option<&'static str> {
+    match value {
+        Value::Object(fields) => REFERENCES
+            .into_iter()
+            .find(|key| fields.get(*key).is_some_and(|value| !value.is_null() && value != ""))
+            .or_else(|| fields.values().find_map(reference)),
+        Value::Array(items) => items.iter().find_map(reference),
+        _ => None,
+    }
+}
+
+/// Warns where every user of the machine can read it.
+pub(super) fn warn_if_exposed(declared: &Infrastructure) {
+    secret::warn_if_exposed(&declared.kubeconfig_file);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_is_taken_for_a_kubeconfig() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("kubeconfig");
+        let whole = "clusters: [{name: c, cluster: {server: 'https://192.0.2.1:6443'}}]\ncontexts: []\nusers:\n- name: u\n  user: {token: hunter2-hunter2}\n";
+        for (what, text, outcome) in [
+            ("YAML", whole.to_owned(), ""),
+            ("JSON", r#"{"clusters": [], "contexts": [], "users": []}"#.to_owned(), ""),
+            ("another file", "hello: hunter2-hunter2\n".to_owned(), "is no kubeconfig"),
+            ("no YAML", "users: [hunter2-hunter2\n".to_owned(), "is no kubeconfig"),
+            ("empty", String::new(), "kubeconfigFile"),
+            (
+                "a key in a file",
+                whole.replace("token: ", "client-key: "),
+                "names a file or a program (client-key)",
+            ),
+            (
+                "a program",
+                whole.replace("{token: hunter2-hunter2}", "{exec: {command: aws}}"),
+                "(exec)",
+            ),
+        ] {
+            fs::write(&path, text).expect("written");
+            let said = match Kubeconfig::read(&path) {
+                Ok(_) => String::new(),
+                Err(error) => rollcall_report::error_chain(&error),
+            };
+            assert_eq!(said.is_empty(), outcome.is_empty(), "{what}: {said}");
+            assert!(said.contains(outcome), "{what}: {said}");
+            assert!(!said.contains("hunter2"), "{what}: {said}");
+        }
+    }
+
+    #[test]
+    fn its_secrets_are_known() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("kubeconfig");
+        let text = "clusters: []\ncontexts: []\nusers: [{name: u, user: {token: tttttttt, client-key-data: kkkkkkkk, password: pppppppp}}]\n";
+        fs::write(&path, text).expect("written");
+        let kubeconfig = Kubeconfig::read(&path).expect("a kubeconfig");
+        let secrets = kubeconfig.secrets();
+        let found: Vec<&str> = secrets.iter().map(Secret::expose).collect();
+        assert_eq!(found, ["tttttttt", "kkkkkkkk", "pppppppp"]);
+    }
+}
