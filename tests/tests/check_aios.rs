@@ -742,3 +742,73 @@ fn every_check_has_its_page() {
     let names: BTreeSet<String> = pages.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(headings, names, "a heading for each check, and a check for each heading");
 }
+
+#[test]
+fn what_infrastructure_is_made_with() {
+    let world = World::new(TWO_NODES);
+    let token = "a-token-of-the-kubeconfig-for-aios";
+    let kubeconfig = |server: &str, user: &str| {
+        format!(
+            "clusters: [{{name: c, cluster: {{server: '{server}'}}}}]\ncontexts: []\nusers: [{{name: u, user: {{{user}}}}}]\n"
+        )
+    };
+    let there = "https://192.0.2.1:6443";
+    let with_token = format!("token: {token}");
+    let tasks = world.aios.tasks_url();
+    for (what, content, tasks_url, expected, words) in [
+        ("all well", Some(kubeconfig(there, &with_token)), tasks.as_str(), &[][..], ""),
+        (
+            "no file",
+            None,
+            &tasks,
+            &[("the kubeconfig is whole", "fail")],
+            "aios-kubeconfig cannot be read",
+        ),
+        (
+            "a program",
+            Some(kubeconfig(there, "exec: {command: aws}")),
+            &tasks,
+            &[("the kubeconfig is whole", "fail")],
+            "(exec)",
+        ),
+        (
+            "this machine",
+            Some(kubeconfig("https://127.0.0.1:6443", &with_token)),
+            &tasks,
+            &[("the kubeconfig is whole", "warn")],
+            "https://127.0.0.1:6443",
+        ),
+        (
+            "nobody at the tasks' URL",
+            Some(kubeconfig(there, &with_token)),
+            "http://127.0.0.1:9",
+            &[("the tasks' database answers", "fail")],
+            "http://127.0.0.1:9/task/none",
+        ),
+        (
+            "something else at the tasks' URL",
+            Some(kubeconfig(there, &with_token)),
+            &world.aios.parser_url(),
+            &[("the tasks' database answers", "fail")],
+            "that is not how a tasks' database answers",
+        ),
+    ] {
+        let path = world.bed.path("aios-kubeconfig");
+        match content {
+            Some(content) => world.bed.write("aios-kubeconfig", &content),
+            None => drop(fs::remove_file(&path)),
+        }
+        let declared = format!(
+            "    infrastructure: {{kubeconfigFile: {}, tasksUrl: '{tasks_url}'}}\n{TWO_NODES}",
+            path.display()
+        );
+        world.write_cluster_file(CONFIG, &declared);
+        let (_, outcomes) = world.outcomes();
+        assert_eq!(outcomes.not_passed(), expected, "{what}");
+        for (name, _) in expected {
+            let (_, seen, _) = outcomes.get(name);
+            assert!(seen.contains(words), "{what}: {seen}");
+        }
+        assert!(!format!("{outcomes:?}").contains(token), "{what}");
+    }
+}

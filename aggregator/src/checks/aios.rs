@@ -5,6 +5,7 @@
 
 mod ambassador;
 mod document;
+mod infrastructure;
 mod network;
 mod nodes;
 mod ports;
@@ -39,6 +40,17 @@ pub struct Facts {
     gateway: Observed<Reply>,
     parser: Observed<Reply>,
     public_hostname: Observed<Vec<IpAddr>>,
+    /// What the infrastructure is asked for with; `None`: none is declared.
+    infrastructure: Option<Infrastructure>,
+}
+
+/// What is seen of a declared infrastructure.
+#[derive(Debug)]
+struct Infrastructure {
+    /// The API servers that the kubeconfig names.
+    kubeconfig: Result<Vec<String>, String>,
+    /// What the tasks' database answers.
+    tasks: Observed<Reply>,
 }
 
 /// Looks at everything that the checks need, at the same time, each thing within `limit`.
@@ -53,12 +65,13 @@ pub async fn look(
     let obstacle = prepared
         .as_ref()
         .map_or_else(|error| Some(error.clone()), |(_, submission)| submission.obstacle.clone());
-    let (kubernetes, (aggregator, document), gateway, parser, public_hostname) = tokio::join!(
+    let (kubernetes, (aggregator, document), gateway, parser, public_hostname, infrastructure) = tokio::join!(
         Cluster::look(selection, AMBASSADOR, limit),
         ask_aggregator(file, target, operator, limit),
         ask(&prepared, limit, async |client, submission| client.ask_gateway(submission).await),
         ask(&prepared, limit, async |client, submission| client.ask_parser(submission).await),
         resolve_public_hostname(file, limit),
+        look_at_infrastructure(&prepared, limit),
     );
     Facts {
         file: file.clone(),
@@ -69,6 +82,7 @@ pub async fn look(
         gateway,
         parser,
         public_hostname,
+        infrastructure,
     }
 }
 
@@ -131,6 +145,17 @@ async fn ask(
         Ok((_, Submission { obstacle: Some(obstacle), .. })) => Observed::not_tried(obstacle),
         Ok((client, submission)) => observe(limit, asking(client, submission)).await,
     }
+}
+
+async fn look_at_infrastructure(
+    prepared: &Result<(Client, Submission), String>,
+    limit: Duration,
+) -> Option<Infrastructure> {
+    let (client, submission) = prepared.as_ref().ok()?;
+    let kubeconfig = client.kubeconfig_servers()?;
+    let none = || Err("no infrastructure is declared".to_owned());
+    let tasks = observe(limit, async { client.ask_tasks(submission).await.unwrap_or_else(none) });
+    Some(Infrastructure { kubeconfig, tasks: tasks.await })
 }
 
 async fn resolve_public_hostname(file: &ClusterFile, limit: Duration) -> Observed<Vec<IpAddr>> {
@@ -294,6 +319,25 @@ pub static GROUPS: &[Group<Facts>] = &[
                 mend: "choose another cluster.id, or have the entry removed",
                 page: "docs/checks.md#the-clusters-id-is-free-or-ours",
                 judge: network::cluster_id,
+            },
+        ],
+    },
+    Group {
+        name: "AIOS infrastructure",
+        checks: &[
+            Check {
+                name: "the kubeconfig is whole",
+                why: "the network makes its infrastructure with it, and has nothing else of this machine",
+                mend: "kubectl config view --raw --flatten --minify, with a token or a client certificate, and a server that the network reaches",
+                page: "docs/checks.md#the-kubeconfig-is-whole",
+                judge: infrastructure::kubeconfig,
+            },
+            Check {
+                name: "the tasks' database answers",
+                why: "how the making of the infrastructure goes is told there alone",
+                mend: "set the target's infrastructure.tasksUrl to AIOS's tasks' database",
+                page: "docs/checks.md#the-tasks-database-answers",
+                judge: infrastructure::tasks,
             },
         ],
     },

@@ -132,6 +132,29 @@ impl Client {
         self.ask("the network's gateway", &self.gateway, submission, &request).await
     }
 
+    /// Asks the tasks' database for a task that there is not; `None`: no infrastructure is declared.
+    ///
+    /// # Errors
+    ///
+    /// In words, when there is no whole reply.
+    pub async fn ask_tasks(&self, submission: &Submission) -> Option<Result<Reply, String>> {
+        let (tasks, _) = self.infrastructure.as_ref()?;
+        let url = below(tasks.url(), &["task", "none"]);
+        let request = Outgoing { method: Method::GET, url, body: None };
+        Some(self.ask("the network's tasks' database", tasks, submission, &request).await)
+    }
+
+    /// The API servers that the infrastructure's kubeconfig names; `None`: no infrastructure is declared.
+    ///
+    /// # Errors
+    ///
+    /// In words, when the kubeconfig is of no use.
+    pub fn kubeconfig_servers(&self) -> Option<Result<Vec<String>, String>> {
+        let (_, declared) = self.infrastructure.as_ref()?;
+        let kubeconfig = Kubeconfig::read(&declared.kubeconfig_file);
+        Some(kubeconfig.map(|it| it.servers()).map_err(|error| error_chain(&error)))
+    }
+
     async fn ask(
         &self,
         service: &str,

@@ -66,6 +66,13 @@ impl Kubeconfig {
         &self.0
     }
 
+    /// The API servers that it names.
+    pub(super) fn servers(&self) -> Vec<String> {
+        let clusters = self.0.get("clusters").and_then(Value::as_array).into_iter().flatten();
+        let servers = clusters.filter_map(|cluster| cluster.pointer("/cluster/server")?.as_str());
+        servers.map(str::to_owned).collect()
+    }
+
     /// What must not be shown of a reply: all that is said of its users.
     pub(super) fn secrets(&self) -> Vec<Secret> {
         let mut found = Vec::new();
