@@ -322,18 +322,19 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Forget { nodes, server } => {
             let operator = server.operator()?;
             let runtime = runtime(here())?;
-            let mut failed = Ok(());
+            let mut failed = None;
             for node in nodes {
                 match runtime.block_on(operator.forget(&node)) {
                     Ok(()) => print(&format!("node {node} is off the roll"))?,
-                    // The others are forgotten all the same.
+                    // The others are forgotten all the same; the last of these ends the command.
                     Err(error) => {
-                        log::error!("node {node}: {}", error_chain(&error));
-                        failed = Err(Failure::Operator(error));
+                        if let Some(former) = failed.replace(error) {
+                            log::error!("{}", error_chain(&former));
+                        }
                     }
                 }
             }
-            failed
+            failed.map_or(Ok(()), |error| Err(Failure::Operator(error)))
         }
         Command::Rebind { node, server } => {
             let operator = server.operator()?;

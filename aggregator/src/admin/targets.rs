@@ -78,7 +78,6 @@ async fn plan(
         masked |= mask_request(request);
     }
     let (action, state) = describe(step);
-    let assembly = admin.aggregator.assemble_at(now);
     let difference = match look.held {
         Held::Ours(difference) | Held::Foreign(difference) => Some(difference),
         Held::NotRead | Held::Absent | Held::Unreadable { .. } => None,
@@ -97,8 +96,8 @@ async fn plan(
             .collect(),
         masked,
         proposal: state.and_then(|state| state.proposal),
-        incomplete: assembly.incomplete.iter().map(ToString::to_string).collect(),
-        warnings: assembly.warnings.iter().map(ToString::to_string).collect(),
+        incomplete: outlook.incomplete.iter().map(ToString::to_string).collect(),
+        warnings: outlook.warnings.iter().map(ToString::to_string).collect(),
     }))
 }
 

@@ -93,7 +93,7 @@ impl TargetGauges {
             _ => state.since,
         };
         self.since.with_label_values(&[target]).set(seconds(since));
-        self.next_try.with_label_values(&[target]).set(state.next_try.map_or(0.0, seconds));
+        self.next_try.with_label_values(&[target]).set(state.next_look().map_or(0.0, seconds));
         self.reverts.with_label_values(&[target]).set(state.past.reverts.into());
         self.awaits_approval.with_label_values(&[target]).set(i64::from(state.proposal.is_some()));
     }

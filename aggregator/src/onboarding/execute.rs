@@ -14,6 +14,7 @@ use super::state::{Phase, TargetState, Will};
 use crate::aggregator::{Aggregator, Standing};
 use crate::cluster_file::Target;
 use crate::digest::Digest;
+use crate::document::{Assembly, Incomplete, Warning};
 use crate::onboarding::gate::Gate;
 use crate::store::{Event, Sent, Write, WriteError};
 use crate::targets::aios::{Client, Look, Submission};
@@ -51,6 +52,10 @@ pub struct Outlook {
     pub gate: Gate,
     /// When the document or what may be taken away changes without a report.
     pub next_change: Option<Timestamp>,
+    /// Nodes that are kept out of the document.
+    pub incomplete: Vec<Incomplete>,
+    /// What is in the document with less certainty than it shows.
+    pub warnings: Vec<Warning>,
 }
 
 impl Outlook {
@@ -65,21 +70,17 @@ impl Outlook {
         standing: &Standing,
         now: Timestamp,
     ) -> serde_json::Result<Self> {
-        let assembly = aggregator.assemble_at(now);
-        let complete = assembly.document.nodes.node_data.len();
+        let Assembly { document, incomplete, warnings } = aggregator.assemble_at(now);
+        let complete = document.nodes.node_data.len();
         let is_enough =
             standing.will.partial && !standing.state.is_served(&standing.will) && complete > 0;
-        let gate = if is_enough {
-            Gate::Open
-        } else {
-            aggregator.gate(complete, assembly.incomplete.len(), now)
-        };
+        let gate =
+            if is_enough { Gate::Open } else { aggregator.gate(complete, incomplete.len(), now) };
         let losses = aggregator.next_confirmed_loss(now).into_iter();
         let next_change = losses.chain(aggregator.next_departure(now)).min();
         let departed = aggregator.departed(now);
-        let submission =
-            Submission::new(assembly.document, departed, aggregator.installation, target)?;
-        Ok(Self { submission, gate, next_change })
+        let submission = Submission::new(document, departed, aggregator.installation, target)?;
+        Ok(Self { submission, gate, next_change, incomplete, warnings })
     }
 
     /// What to do next, given what the network was seen to hold.
@@ -390,7 +391,7 @@ impl Executor {
         let url = self.target.parser_url.as_str();
         let since = format!("{:.0}", state.failing_since.unwrap_or(state.since));
         let next_try = state
-            .next_try
+            .next_look()
             .map_or_else(|| "when something changes".to_owned(), |at| format!("{at:.0}"));
         match state.detail.as_deref() {
             Some(detail) => {

@@ -258,6 +258,12 @@ impl TargetState {
         Self { infrastructure, ..state }
     }
 
+    /// When something is looked at or tried again; `None`: something must change first. The time of a
+    /// refusal is that before which not even a change is tried.
+    pub fn next_look(&self) -> Option<Timestamp> {
+        self.next_try.filter(|_| self.phase != Phase::Refused)
+    }
+
     /// Whether an update in this state takes nodes away: not while that waits for approval.
     pub const fn takes_away(&self) -> bool {
         self.proposal.is_none()

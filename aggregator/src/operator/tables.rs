@@ -83,9 +83,7 @@ pub fn status(view: &StatusView, now: Timestamp) -> String {
     let mut table =
         plain(&["TARGET", "STATE", "SINCE", "NEXT TRY", "MODE", "INFRASTRUCTURE", "URL"]);
     for target in &view.targets {
-        // A refusal's is that of a look after the next change.
-        let next_try = target.state.next_try.filter(|_| target.state.phase != Phase::Refused);
-        let next = next_try.map_or_else(String::new, |at| until(at, now));
+        let next = target.state.next_look().map_or_else(String::new, |at| until(at, now));
         table.add_row(vec![
             Cell::new(&target.name),
             Cell::new(target.state.phase),

@@ -1,15 +1,11 @@
 //! The network's own services: what they are asked, and what their answers are worth. Neither
 //! question changes anything.
 
-use rollcall_report::clean_text;
 use serde_json::Value;
 
 use super::Facts;
 use crate::checks::{Unseen, Verdict};
 use crate::targets::aios::{Reading, Reply, judge_read, owner};
-
-/// How much of a foreign text is shown.
-const SHOWN_CHARS: usize = 200;
 
 /// The gateway's answer as what it says of our id.
 fn entry(reply: &Reply, id: &str) -> Result<Option<Entry>, String> {
@@ -18,13 +14,6 @@ fn entry(reply: &Reply, id: &str) -> Result<Option<Entry>, String> {
         Reading::Entry(entry) => Ok(Some(Entry { owner: owner(&entry).map(str::to_owned) })),
         Reading::Unreadable { words } => Err(words),
     }
-}
-
-fn answered(reply: &Reply) -> String {
-    let said = clean_text(&String::from_utf8_lossy(&reply.body));
-    let said: String = said.chars().take(SHOWN_CHARS).collect();
-    let said = if said.trim().is_empty() { "nothing" } else { said.trim() };
-    format!("{} answered {}: {said}", reply.sent, reply.status)
 }
 
 /// An entry of our id in the network's registry.
@@ -47,7 +36,7 @@ pub(super) fn parser(facts: &Facts) -> Verdict {
         let error = serde_json::from_slice::<Value>(&reply.body)
             .ok()
             .and_then(|reply| reply.get("error").and_then(Value::as_str).map(str::to_owned));
-        let answered = answered(reply);
+        let answered = reply.answered();
         match (reply.status, error.as_deref()) {
             (400, Some("Invalid JSON input")) => {
                 Verdict::pass(format!("{} answered as a parser does", reply.sent))

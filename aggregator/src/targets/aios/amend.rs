@@ -11,7 +11,7 @@ use std::fmt;
 use rollcall_report::NodeId;
 use serde_json::{Map, Value, json};
 
-use super::fields::{ALWAYS, Declared, ON_CHANGE, declared};
+use super::fields::{ALWAYS, Declared, ON_CHANGE, declared, is_within};
 use super::{bounded, secrets};
 use crate::document::{ClusterDocument, NodeData};
 use crate::targets::{Difference, FieldDifference, Rescue};
@@ -409,11 +409,6 @@ fn holds(theirs: Option<&Value>, ours: &Value) -> bool {
         }
         (ours, theirs) => theirs == Some(ours),
     }
-}
-
-/// Whether a dotted path is another one, or leads below it.
-fn is_within(path: &str, other: &str) -> bool {
-    path.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Whether a key can stand in a dotted path. Others are set with the object that they are in.

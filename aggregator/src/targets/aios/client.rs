@@ -14,8 +14,9 @@ use super::amend::{Amendment, Amendments};
 use super::kubeconfig::{self, Kubeconfig};
 use super::reply::{
     Reading, compare, judge_change, judge_create, judge_infrastructure, judge_read, judge_task,
+    verbatim,
 };
-use super::secrets::{mask_registration, mask_update, redact};
+use super::secrets::{mask_fields, redact};
 use super::{Submission, envelop, first_piece};
 use crate::cluster_file::{Envelope, Infrastructure, Target};
 use crate::targets::transport::{ExchangeError, Transport, TransportError};
@@ -30,7 +31,7 @@ pub struct Client {
     infrastructure: Option<(Transport, Infrastructure)>,
     envelope: Envelope,
     insecure_http: bool,
-    /// What was in the kubeconfigs that were sent: a task may tell of one that was replaced since.
+    /// What is in the kubeconfigs that were sent: a task may tell of one that was replaced since.
     kubeconfig_secrets: Arc<Mutex<Vec<Secret>>>,
 }
 
@@ -54,6 +55,13 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
+impl Reply {
+    /// What was sent and what came back, in part.
+    pub fn answered(&self) -> String {
+        format!("{} answered {}: {}", self.sent, self.status, verbatim(&self.body))
+    }
+}
+
 impl Client {
     /// Makes a client; connects to nothing yet. Warns of secret files that everybody can read.
     ///
@@ -74,6 +82,10 @@ impl Client {
             insecure_http: target.transport.insecure_http,
             kubeconfig_secrets: Arc::default(),
         };
+        // A task may go on that was asked for before a restart. One of no use is told when it is needed.
+        if let Some(kubeconfig) = client.kubeconfig().and_then(Result::ok) {
+            client.remember(kubeconfig.secrets());
+        }
         target.transport.warn_if_exposed();
         Ok(client)
     }
@@ -150,9 +162,14 @@ impl Client {
     ///
     /// In words, when the kubeconfig is of no use.
     pub fn kubeconfig_servers(&self) -> Option<Result<Vec<String>, String>> {
+        Some(self.kubeconfig()?.map(|kubeconfig| kubeconfig.servers()))
+    }
+
+    /// The infrastructure's kubeconfig as it is now; `None`: no infrastructure is declared.
+    fn kubeconfig(&self) -> Option<Result<Kubeconfig, String>> {
         let (_, declared) = self.infrastructure.as_ref()?;
         let kubeconfig = Kubeconfig::read(&declared.kubeconfig_file);
-        Some(kubeconfig.map(|it| it.servers()).map_err(|error| error_chain(&error)))
+        Some(kubeconfig.map_err(|error| error_chain(&error)))
     }
 
     async fn ask(
@@ -252,7 +269,7 @@ impl Client {
         let url = self.infrastructure_url(removal);
         let sent = self.infrastructure_request(removal);
         let refused = |words: String| Scheduled::Refused { words };
-        let Some((_, declared)) = &self.infrastructure else {
+        let Some(kubeconfig) = self.kubeconfig() else {
             return refused("the cluster file declares no infrastructure for this target".into());
         };
         if !self.insecure_http && !is_confidential(&url) {
@@ -260,9 +277,9 @@ impl Client {
                 "a kubeconfig holds secrets, and {url} is plain HTTP to another machine: use https, or set insecureHttp: true for this target"
             ));
         }
-        let kubeconfig = match Kubeconfig::read(&declared.kubeconfig_file) {
+        let kubeconfig = match kubeconfig {
             Ok(kubeconfig) => kubeconfig,
-            Err(error) => return refused(error_chain(&error)),
+            Err(words) => return refused(words),
         };
         self.remember(kubeconfig.secrets());
         let request = Outgoing {
@@ -318,17 +335,12 @@ impl Client {
         }
     }
 
-    /// Each service may repeat what another was sent: they talk to each other. `more` are secrets that
-    /// were sent just now.
+    /// Each service may repeat what another was sent: they talk to each other.
     fn redact(&self, reply: Vec<u8>, submission: &Submission) -> Vec<u8> {
-        let infrastructure = self.infrastructure.as_ref();
-        let tasks = infrastructure.map(|(tasks, _)| tasks);
+        let tasks = self.infrastructure.as_ref().map(|(tasks, _)| tasks);
         let services = [Some(&self.parser), Some(&self.gateway), tasks];
         let mut secrets: Vec<Secret> =
             services.into_iter().flatten().flat_map(Transport::secrets).collect();
-        let kubeconfig =
-            infrastructure.and_then(|(_, it)| Kubeconfig::read(&it.kubeconfig_file).ok());
-        secrets.extend(kubeconfig.iter().flat_map(Kubeconfig::secrets));
         secrets.extend(self.sent_secrets().iter().cloned());
         redact(reply, &submission.document, &secrets)
     }
@@ -336,7 +348,11 @@ impl Client {
 
 /// Masks the secrets in a request that is to be shown. `true`: there was one.
 pub fn mask_request(request: &mut Outgoing) -> bool {
-    request.body.as_mut().is_some_and(|body| mask_registration(body) || mask_update(body))
+    // The document's fields are in the parser's envelope, or bare, as an update's are.
+    request.body.as_mut().is_some_and(|body| match body.pointer_mut("/body/spec/values") {
+        Some(values) => mask_fields(values),
+        None => mask_fields(body),
+    })
 }
 
 fn encode(outgoing: &Outgoing) -> Request {

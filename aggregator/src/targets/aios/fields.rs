@@ -37,3 +37,8 @@ pub fn declared(document: &ClusterDocument) -> serde_json::Result<Declared> {
     let digests = values.iter().map(|value| Digest::of(&[value]));
     Ok(ON_CHANGE.into_iter().map(str::to_owned).zip(digests).collect())
 }
+
+/// Whether a dotted path is another one, or leads below it.
+pub(super) fn is_within(path: &str, other: &str) -> bool {
+    path.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}

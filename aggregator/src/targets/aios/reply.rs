@@ -296,6 +296,7 @@ fn is_missing_key(said: &str) -> bool {
     said.len() > 2 && said.starts_with('\'') && said.ends_with('\'')
 }
 
-fn verbatim(body: &[u8]) -> String {
+/// A reply as it came, cleaned and in part.
+pub(super) fn verbatim(body: &[u8]) -> String {
     if body.is_empty() { "nothing".to_owned() } else { bounded(&String::from_utf8_lossy(body)) }
 }

@@ -4,6 +4,7 @@
 use rollcall_daemon::secret::Secret;
 use serde_json::Value;
 
+use super::fields::is_within;
 use crate::document::ClusterDocument;
 
 /// Where secrets are, as JSON pointers into `clusterMetadata`. `joinCommand` is kubeadm's, and holds
@@ -41,11 +42,8 @@ pub fn mask(document: &mut ClusterDocument) -> bool {
 
 /// Whether a dotted path of the entry leads to a secret, or what stands there may hold one.
 pub(super) fn is_secret(path: &str) -> bool {
-    let is_below = |path: &str, other: &str| {
-        path.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
     // Somebody else may have written the secret in the place of what holds it.
-    dotted().any(|secret| is_below(path, &secret) || is_below(&secret, path))
+    dotted().any(|secret| is_within(path, &secret) || is_within(&secret, path))
 }
 
 /// How a value that is a secret is shown.
@@ -53,34 +51,16 @@ pub(super) fn masked(value: &Value) -> String {
     if is_empty(value) { value.to_string() } else { MASK.to_owned() }
 }
 
-/// Masks the secrets in a body of a registration, in either envelope. `true`: there was one.
-pub(super) fn mask_registration(body: &mut Value) -> bool {
-    let mut was_masked = false;
-    for pointer in POINTERS {
-        for at in ["/clusterMetadata", "/body/spec/values/clusterMetadata"] {
-            let secret = body.pointer_mut(&format!("{at}{pointer}"));
-            if let Some(secret) = secret.filter(|value| !is_empty(value)) {
-                *secret = MASK.into();
-                was_masked = true;
-            }
-        }
-    }
-    was_masked
-}
-
-/// Masks the secrets in a body of an update: dotted paths and what they are set to. `true`: there was
-/// one.
-pub(super) fn mask_update(body: &mut Value) -> bool {
+/// Masks the secrets among a document's fields, or in a body of an update, where they are dotted paths.
+/// `true`: there was one.
+pub(super) fn mask_fields(body: &mut Value) -> bool {
     let Some(fields) = body.as_object_mut() else { return false };
     let mut was_masked = false;
     for (path, value) in fields {
         for secret in dotted() {
-            let is_within = path.strip_prefix(&secret).is_some_and(|rest| rest.starts_with('.'));
             let found = match secret.strip_prefix(path.as_str()) {
                 Some(rest) if rest.starts_with('.') => value.pointer_mut(&rest.replace('.', "/")),
-                Some("") => Some(&mut *value),
-                _ if is_within => Some(&mut *value),
-                _ => None,
+                _ => is_within(path, &secret).then_some(&mut *value),
             };
             if let Some(secret) = found.filter(|value| !is_empty(value)) {
                 *secret = MASK.into();
