@@ -154,9 +154,28 @@ pub struct RunConfig {
     /// is missing, or the driver answers "unknown error" (NVML code 999).
     #[arg(long, env = "ROLLCALL_REQUIRE_GPUS", value_parser = BoolishValueParser::new())]
     pub require_gpus: bool,
+    /// Whether and how labels are stamped.
+    #[command(flatten)]
+    pub stamp: StampConfig,
     /// What to probe, and whose it is.
     #[command(flatten)]
     pub node: NodeConfig,
+}
+
+/// Whether and how labels are stamped.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StampConfig {
+    /// Puts the accepted node id, and the node's class, on the labels of this node's own Node, by the
+    /// Kubernetes API.
+    #[arg(long, env = "ROLLCALL_STAMP_LABELS", value_parser = BoolishValueParser::new())]
+    pub stamp_labels: bool,
+    /// Lets the id of --node-id replace another nodeID label; else neither is touched and an error
+    /// names both.
+    #[arg(long, env = "ROLLCALL_OVERWRITE_LABELS", value_parser = BoolishValueParser::new())]
+    pub overwrite_labels: bool,
+    /// The kubeconfig to stamp labels with; else the service account of this pod.
+    #[arg(long, env = "ROLLCALL_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 impl NodeConfig {
@@ -317,6 +336,7 @@ mod tests {
             ("--node-id", "-x", "begin and end"),
             ("--listen", "nowhere", "invalid"),
             ("--log-level", "loud", "invalid"),
+            ("--stamp-labels", "maybe", "unexpected value"),
             ("--nvml-timeout", "10", "write it as"),
             ("--nvml-timeout", "999ms", "from 1s to 1min"),
             ("--nvml-timeout", "61s", "from 1s to 1min"),

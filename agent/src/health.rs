@@ -65,6 +65,7 @@ mod tests {
                 nvidia_pci_devices: Reading::Known(2),
                 lost: vec!["0000:17:00.0".into()],
                 passed_through: 0,
+                nvidia_unasked: Vec::new(),
                 nvidia_driver: Reading::Absent,
                 amd: Reading::Absent,
                 unmeasured: Vec::new(),

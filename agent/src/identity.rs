@@ -42,7 +42,14 @@ pub fn identify(
             None
         }
     };
-    Ok(NodeIdentity { name, proposed_id, id_source, machine_hash })
+    Ok(NodeIdentity {
+        name,
+        proposed_id,
+        id_source,
+        machine_hash,
+        other_label: None,
+        overwrite_label: false,
+    })
 }
 
 /// The host's name as the kubelet makes it the node's: in lower case, without white space.

@@ -4,6 +4,7 @@
 //! of them and a [`finding`] of each thing looked at, [`identity`] says whose it is, [`report`] puts
 //! all together, [`send`] posts it, and [`run`] does so again and again, when [`schedule`] says
 //! and when the kernel tells of a change ([`hotplug`]). [`health`] says how well all is known.
+//! On Kubernetes [`stamp`] puts what was accepted on the Node, and tells what that carries already.
 //! [`command`] is what a person types; [`explain`] shows the findings, [`capture`] saves a machine so
 //! that it can be probed elsewhere.
 
@@ -22,6 +23,7 @@ pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod send;
+pub mod stamp;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -8,6 +8,9 @@ use prometheus::{
 };
 use rollcall_report::{Inventory, NodeReport, Subject};
 
+use crate::stamp::plan::{Conflict, Stamped};
+use crate::stamp::trouble::Kind;
+
 /// What came of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -168,6 +171,69 @@ impl Metrics {
     }
 }
 
+/// Metrics of label stamping. Every series is there from the start, and none where no labels are
+/// stamped.
+#[derive(Debug, Clone)]
+pub struct StampMetrics {
+    stamped: IntGauge,
+    conflicts: IntGaugeVec,
+    trouble: IntCounterVec,
+}
+
+impl StampMetrics {
+    /// Makes the metrics and registers them.
+    ///
+    /// # Errors
+    ///
+    /// When the registry holds metrics of these names already.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let metrics = Self {
+            stamped: IntGauge::new(
+                "rollcall_agent_labels_stamped",
+                "Whether the Node, as last seen, carries the labels that the aggregator accepted.",
+            )?,
+            conflicts: IntGaugeVec::new(
+                Opts::new(
+                    "rollcall_agent_label_conflicts",
+                    "Whether the Node carries another label than the one to stamp, which a person must settle.",
+                ),
+                &["label"],
+            )?,
+            trouble: IntCounterVec::new(
+                Opts::new(
+                    "rollcall_agent_kubernetes_trouble_total",
+                    "Requests to the Kubernetes API that failed, by kind.",
+                ),
+                &["kind"],
+            )?,
+        };
+        for label in Stamped::ALL {
+            metrics.conflicts.with_label_values(&[label.key()]).set(0);
+        }
+        for kind in Kind::COUNTED {
+            metrics.trouble.with_label_values(&[kind.as_str()]).reset();
+        }
+        registry.register(Box::new(metrics.stamped.clone()))?;
+        registry.register(Box::new(metrics.conflicts.clone()))?;
+        registry.register(Box::new(metrics.trouble.clone()))?;
+        Ok(metrics)
+    }
+
+    /// Notes how the Node's labels are.
+    pub fn planned(&self, is_stamped: bool, conflicts: &[Conflict]) {
+        self.stamped.set(is_stamped.into());
+        for label in Stamped::ALL {
+            let is_in_conflict = conflicts.iter().any(|conflict| conflict.label == label);
+            self.conflicts.with_label_values(&[label.key()]).set(is_in_conflict.into());
+        }
+    }
+
+    /// Notes a request that failed.
+    pub fn trouble(&self, kind: Kind) {
+        self.trouble.with_label_values(&[kind.as_str()]).inc();
+    }
+}
+
 fn number(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -203,6 +269,43 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }
         drop(metrics);
+    }
+
+    #[test]
+    fn stamping_is_noted() {
+        let registry = Registry::new();
+        let metrics = StampMetrics::register(&registry).expect("a new registry is empty");
+        let lines = [
+            "rollcall_agent_labels_stamped 0",
+            "rollcall_agent_label_conflicts{label=\"nodeID\"} 0",
+            "rollcall_agent_label_conflicts{label=\"kubernetes.region.unikorn-cloud.org/node-class\"} 0",
+            "rollcall_agent_kubernetes_trouble_total{kind=\"unreachable\"} 0",
+            "rollcall_agent_kubernetes_trouble_total{kind=\"forbidden\"} 0",
+        ];
+        let holds = |line: &str| text(&registry).lines().any(|found| found == line);
+        for line in lines {
+            assert!(holds(line), "{line} in\n{}", text(&registry));
+        }
+        metrics.planned(true, &[]);
+        assert!(holds("rollcall_agent_labels_stamped 1"));
+        let conflict = Conflict {
+            label: Stamped::NodeId,
+            wanted: "n1".to_owned(),
+            found: "blue".to_owned(),
+            managers: vec![],
+        };
+        metrics.planned(false, &[conflict]);
+        metrics.trouble(Kind::Forbidden);
+        for line in [
+            "rollcall_agent_labels_stamped 0",
+            "rollcall_agent_label_conflicts{label=\"nodeID\"} 1",
+            "rollcall_agent_label_conflicts{label=\"kubernetes.region.unikorn-cloud.org/node-class\"} 0",
+            "rollcall_agent_kubernetes_trouble_total{kind=\"forbidden\"} 1",
+        ] {
+            assert!(holds(line), "{line} in\n{}", text(&registry));
+        }
+        metrics.planned(true, &[]);
+        assert!(holds("rollcall_agent_label_conflicts{label=\"nodeID\"} 0"), "settled");
     }
 
     #[test]

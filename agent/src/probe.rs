@@ -24,8 +24,9 @@ use crate::host::{HostRoot, ParseError};
 
 use self::bounded::{Bounded, Outcome};
 use self::gpu::answers::Answers;
+use self::gpu::labels::GpuLabels;
 
-pub use self::gpu::{answers as nvml_answers, child as nvml_child};
+pub use self::gpu::{answers as nvml_answers, child as nvml_child, labels as gpu_labels};
 
 /// The highest number of a CPU or a NUMA node that is believed.
 const MAX_NUMBER: u32 = u16::MAX as u32;
@@ -87,6 +88,8 @@ pub struct Prober {
     nvml: gpu::Source,
     /// What NVIDIA's library answered at the last probe, where it was asked.
     nvml_answers: Option<Answers>,
+    /// What the Node's labels say of its GPUs, where they are known.
+    gpu_labels: Option<GpuLabels>,
 }
 
 impl Prober {
@@ -105,7 +108,7 @@ impl Prober {
                 options.nvml_timeout,
             )
         };
-        Self { root, options, files: Bounded::new(), nvml, nvml_answers: None }
+        Self { root, options, files: Bounded::new(), nvml, nvml_answers: None, gpu_labels: None }
     }
 
     /// Probes every subject. Files are read on a thread of its own, for no longer than
@@ -123,7 +126,12 @@ impl Prober {
         };
         self.nvml_answers =
             if files.bus.concerns_nvidia() { Some(self.nvml.answers().await) } else { None };
-        Ok(files.survey(self.nvml_answers.as_ref()))
+        Ok(files.survey(self.nvml_answers.as_ref(), self.gpu_labels.as_ref()))
+    }
+
+    /// Notes what the Node's labels say of its GPUs, for the probes to come.
+    pub fn note_gpu_labels(&mut self, labels: Option<GpuLabels>) {
+        self.gpu_labels = labels;
     }
 
     /// What NVIDIA's library answered at the last probe; `None` where there was nothing to ask.
@@ -164,9 +172,9 @@ impl Files {
         }
     }
 
-    fn survey(self, nvml_answers: Option<&Answers>) -> Survey {
+    fn survey(self, nvml_answers: Option<&Answers>, labels: Option<&GpuLabels>) -> Survey {
         let mut explanation = Explanation::new();
-        let gpus = gpu::build(&self.bus, nvml_answers);
+        let gpus = gpu::build(&self.bus, nvml_answers, labels);
         let inventory = Inventory {
             machine: keep(&mut explanation, Subject::Machine, self.machine),
             cpu: keep(&mut explanation, Subject::Cpu, self.cpu),

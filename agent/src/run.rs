@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use prometheus::Registry;
+use rollcall_daemon::kubernetes::is_in_pod;
 use rollcall_daemon::readiness::{Latch, Readiness};
 use rollcall_daemon::secret::{SecretError, read_token_file, warn_if_exposed};
 use rollcall_daemon::{observe, process};
@@ -22,9 +23,11 @@ use crate::health::Watch;
 use crate::host::{HostRoot, ReadError};
 use crate::hotplug::Hotplug;
 use crate::identity::{IdentityError, identify};
-use crate::metrics::{Metrics, Outcome};
+use crate::metrics::{Metrics, Outcome, StampMetrics};
 use crate::probe::{Prober, Survey};
+use crate::schedule::Pace;
 use crate::send::{SendError, Sender, SenderError};
+use crate::stamp::{self, Stamping};
 use crate::{report, schedule};
 
 /// Reports until `shutdown` resolves, and serves metrics and probes on `listener` meanwhile.
@@ -50,6 +53,17 @@ pub async fn run(
     let metrics = process::register(&registry)
         .and_then(|()| Metrics::register(&registry))
         .map_err(|source| RunError::Metrics { source })?;
+    let (stamper, stamping) = if config.stamp.stamp_labels {
+        if config.stamp.kubeconfig.is_none() && !is_in_pod() {
+            return Err(RunError::NoKubernetes);
+        }
+        let metrics =
+            StampMetrics::register(&registry).map_err(|source| RunError::Metrics { source })?;
+        let (stamper, stamping) = stamp::prepare(config.stamp, &identity, metrics);
+        (Some(stamper), Some(stamping))
+    } else {
+        (None, None)
+    };
     // A saved machine does not change.
     let hotplug = if root.manifest().is_some() { Hotplug::deaf() } else { Hotplug::listen(&root) };
     let readiness = Readiness::new();
@@ -67,10 +81,19 @@ pub async fn run(
         hotplug,
         called_at: Instant::now(),
         lull: schedule::LULL,
+        relabels: Pace::new(Instant::now()),
         watch: Watch::default(),
         told: None,
+        reported: identity.clone(),
         identity,
+        stamping,
         ends_for_new_container: config.require_gpus && config.node.host_root != Path::new("/"),
+    };
+    let stamp = async {
+        match stamper {
+            Some(stamper) => stamper.stamp_for_ever().await,
+            None => future::pending().await,
+        }
     };
     let address = listener.local_addr().map_err(|source| RunError::Serve { source })?;
     log::info!(
@@ -82,6 +105,7 @@ pub async fn run(
     tokio::select! {
         () = shutdown => Ok(()),
         ended = reporter.report_for_ever() => match ended? {},
+        never = stamp => match never {},
         served = observe::serve(listener, observe::router(registry, readiness), future::pending()) => {
             served.map_err(|source| RunError::Serve { source })
         }
@@ -105,7 +129,12 @@ fn require_token_file(path: &Path) -> Result<(), RunError> {
 /// Probes and reports in turn: never two probes at once.
 struct Reporter {
     prober: Prober,
+    /// Who the node is, as known without Kubernetes.
     identity: NodeIdentity,
+    /// Who the last report said it is.
+    reported: NodeIdentity,
+    /// Where labels are stamped, what the Node shows.
+    stamping: Option<Stamping>,
     sender: Sender,
     metrics: Metrics,
     /// Dropped when the first report was accepted.
@@ -125,6 +154,8 @@ struct Reporter {
     called_at: Instant,
     /// How long it waits before it is listened to again.
     lull: Duration,
+    /// How often the Node's label may call for a report.
+    relabels: Pace,
     watch: Watch,
     /// What the last report said.
     told: Option<Inventory>,
@@ -135,11 +166,15 @@ struct Reporter {
 
 impl Reporter {
     async fn report_for_ever(mut self) -> Result<Infallible, RunError> {
+        if let Some(stamping) = &mut self.stamping {
+            stamping.first_sight().await;
+        }
         let mut survey = self.probe().await?;
         loop {
             self.told = Some(survey.inventory.clone());
+            self.reported = self.proposal();
             let now = SystemTime::now();
-            let report = report::build(self.identity.clone(), survey, &mut self.watch, now);
+            let report = report::build(self.reported.clone(), survey, &mut self.watch, now);
             self.metrics.noted(&report);
             let wait = match self.sender.send(&report).await {
                 Ok(assignment) => self.accepted(assignment),
@@ -150,15 +185,37 @@ impl Reporter {
         }
     }
 
+    /// Who the node is, as the next report says it.
+    fn proposal(&self) -> NodeIdentity {
+        self.stamping
+            .as_ref()
+            .map_or_else(|| self.identity.clone(), |stamping| stamping.propose(&self.identity))
+    }
+
     /// Waits for the next report, and probes for it: when it is due, or sooner where the kernel
-    /// tells of a change that a probe finds to be one.
+    /// tells of a change that a probe finds to be one, or where the Node shows another identity.
     async fn next(&mut self, wait: Duration) -> Result<Survey, RunError> {
         let due = Instant::now() + wait;
-        // While reports are not accepted, their retries set the pace.
-        while self.failures == 0 {
+        loop {
             tokio::select! {
                 () = sleep_until(due) => break,
-                () = self.hotplug.changed() => {}
+                () = differs(self.stamping.as_ref(), &self.identity, &self.reported) => {
+                    // Two labels may be set one by one, and one that is set again and again must
+                    // not make a report each time.
+                    sleep_until(due.min(Instant::now() + schedule::SETTLING)).await;
+                    while let Err(turn) = self.relabels.take(Instant::now())
+                        && Instant::now() < due
+                    {
+                        sleep_until(due.min(turn)).await;
+                    }
+                    if self.proposal() != self.reported {
+                        log::info!("the Node's label has changed, reporting at once");
+                        break;
+                    }
+                    continue;
+                }
+                // While reports are not accepted, their retries set the pace.
+                () = self.hotplug.changed(), if self.failures == 0 => {}
             }
             // A device comes in several steps, and seldom alone; and whatever goes on with it, the
             // machine is there for other work.
@@ -173,11 +230,13 @@ impl Reporter {
             }
             self.lull = schedule::longer_lull(self.lull);
         }
-        sleep_until(due).await;
         self.probe().await
     }
 
     async fn probe(&mut self) -> Result<Survey, RunError> {
+        if let Some(stamping) = &self.stamping {
+            self.prober.note_gpu_labels(stamping.gpu_labels());
+        }
         let start = Instant::now();
         let survey = self.prober.probe().await.map_err(|source| RunError::Probe { source })?;
         self.metrics.probed(&survey.inventory, start.elapsed());
@@ -221,6 +280,9 @@ impl Reporter {
         self.interval = self
             .chosen_interval
             .unwrap_or_else(|| schedule::assigned_interval(assignment.interval_seconds));
+        if let Some(stamping) = &self.stamping {
+            stamping.accepted(&self.reported, &assignment);
+        }
         self.accepted_id = Some(assignment.node_id);
         schedule::next_report(self.interval, fastrand::f64())
     }
@@ -228,6 +290,9 @@ impl Reporter {
     /// Notes that a report was not taken; returns the time until the next try.
     fn not_accepted(&mut self, error: &SendError) -> Duration {
         self.metrics.reported(error.outcome());
+        if matches!(error, SendError::Unreachable { .. }) {
+            self.sender.renew_trust();
+        }
         self.failures = self.failures.saturating_add(1);
         let words = error_chain(error);
         // Numbers change from try to try: how long ago a certificate expired, a port.
@@ -239,6 +304,14 @@ impl Reporter {
             self.trouble = Some(trouble);
         }
         schedule::retry(self.failures, self.interval, fastrand::f64())
+    }
+}
+
+/// Waits until the Node shows another identity than the reported one; for ever where nobody looks.
+async fn differs(stamping: Option<&Stamping>, own: &NodeIdentity, reported: &NodeIdentity) {
+    match stamping {
+        Some(stamping) => stamping.differs(own, reported).await,
+        None => future::pending().await,
     }
 }
 
@@ -269,6 +342,12 @@ pub enum RunError {
         /// What stands in the way.
         source: SenderError,
     },
+    /// Labels are to be stamped, and there is no way to a Kubernetes API.
+    #[error(
+        "labels cannot be stamped: this is no pod of Kubernetes (KUBERNETES_SERVICE_HOST is not set), \
+         so name a kubeconfig with --kubeconfig, or leave out --stamp-labels"
+    )]
+    NoKubernetes,
     /// Metrics cannot be registered.
     #[error("metrics cannot be registered")]
     Metrics {

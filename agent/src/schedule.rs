@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// How often a node reports until the aggregator says otherwise.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -28,7 +30,8 @@ pub fn longer_lull(lull: Duration) -> Duration {
 const INTERVAL_JITTER: f64 = 0.1;
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_mins(1);
+/// The longest wait between two tries.
+pub const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
 /// The interval that an aggregator assigned; one that makes no sense is its mistake, and is brought
 /// within the bounds.
@@ -48,6 +51,48 @@ pub fn retry(failures: u32, interval: Duration, random: f64) -> Duration {
     let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
     let longest = LONGEST_RETRY.min(interval);
     FIRST_RETRY.saturating_mul(doubled).min(longest).mul_f64(0.5 + 0.5 * unit(random))
+}
+
+/// Lets some things happen at once, and then one a while: a bucket of turns that fills again.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    turns: u32,
+    filled_at: Instant,
+}
+
+impl Pace {
+    /// How many turns may be taken at once.
+    pub const MOST_TURNS: u32 = 5;
+
+    /// How long it takes to win a turn back.
+    pub const TURN: Duration = Duration::from_secs(12);
+
+    /// A full bucket.
+    pub const fn new(now: Instant) -> Self {
+        Self { turns: Self::MOST_TURNS, filled_at: now }
+    }
+
+    /// Takes a turn.
+    ///
+    /// # Errors
+    ///
+    /// When the next one is to be had, if there is none now.
+    pub fn take(&mut self, now: Instant) -> Result<(), Instant> {
+        while self.turns < Self::MOST_TURNS && self.filled_at + Self::TURN <= now {
+            self.turns += 1;
+            self.filled_at += Self::TURN;
+        }
+        if self.turns == Self::MOST_TURNS {
+            self.filled_at = now;
+        }
+        match self.turns.checked_sub(1) {
+            Some(left) => {
+                self.turns = left;
+                Ok(())
+            }
+            None => Err(self.filled_at + Self::TURN),
+        }
+    }
 }
 
 /// Durations cannot be multiplied with what is negative or no number.
@@ -97,6 +142,26 @@ mod tests {
         for (seconds, kept) in [(0, 1), (1, 1), (60, 60), (3600, 3600), (u32::MAX, 3600)] {
             assert_eq!(assigned_interval(seconds), Duration::from_secs(kept));
         }
+    }
+
+    #[test]
+    fn a_few_at_once_and_then_one_a_while() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut pace = Pace::new(start);
+        let mut taken = Vec::new();
+        let mut now = at(100);
+        while taken.len() < 8 {
+            match pace.take(now) {
+                Ok(()) => taken.push((now - start).as_secs()),
+                Err(next) => now = next,
+            }
+        }
+        assert_eq!(taken, [100, 100, 100, 100, 100, 112, 124, 136]);
+        assert_eq!(pace.take(at(147)), Err(at(148)));
+        assert_eq!(pace.take(at(160)), Ok(()), "one is back, and a second one");
+        assert_eq!(pace.take(at(161)), Ok(()));
+        assert_eq!(pace.take(at(161)), Err(at(172)));
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, InvalidHeaderVal
 use reqwest::{Client, StatusCode};
 use rollcall_daemon::http::{BodyError, ClientError, below, client_builder, read_bounded};
 use rollcall_daemon::secret::{Secret, SecretError, read_token_file};
-use rollcall_report::{Assignment, NodeReport, REPORTS_PATH, Refusal, clean_text};
+use rollcall_report::{Assignment, NodeReport, REPORTS_PATH, Refusal, clean_text, error_chain};
 use thiserror::Error;
 use url::Url;
 
@@ -23,8 +23,10 @@ const MAX_REPLY_BYTES: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub struct Sender {
     client: Client,
+    aggregator: Url,
     url: Url,
     token_file: PathBuf,
+    ca_file: Option<PathBuf>,
 }
 
 impl Sender {
@@ -39,17 +41,25 @@ impl Sender {
         token_file: &Path,
         ca_file: Option<&Path>,
     ) -> Result<Self, SenderError> {
-        let client = client_builder(aggregator, ca_file)
-            .map_err(|source| SenderError::Trust { source })?
-            .timeout(REPORT_TIMEOUT)
-            // Thousands of nodes report a few bytes a minute each: idle connections would only fill
-            // the aggregator's tables.
-            .pool_max_idle_per_host(0)
-            .build()
-            .map_err(|source| SenderError::Client { source })?;
+        let client = client(aggregator, ca_file)?;
         let segments: Vec<&str> = REPORTS_PATH.split('/').skip(1).collect();
         let url = below(aggregator, &segments);
-        Ok(Self { client, url, token_file: token_file.to_owned() })
+        let (token_file, ca_file) = (token_file.to_owned(), ca_file.map(Path::to_owned));
+        Ok(Self { client, aggregator: aggregator.clone(), url, token_file, ca_file })
+    }
+
+    /// Reads the CA file again, after a report that did not get through: the CA may be another one by
+    /// now. What is of no use leaves things as they are.
+    pub fn renew_trust(&mut self) {
+        if self.ca_file.is_none() {
+            return;
+        }
+        match client(&self.aggregator, self.ca_file.as_deref()) {
+            Ok(client) => self.client = client,
+            Err(error) => {
+                log::debug!(error = error_chain(&error); "the CA file cannot be read again");
+            }
+        }
     }
 
     /// Where reports are posted.
@@ -118,6 +128,17 @@ fn judge(
     } else {
         Err(SendError::Unexpected { url: url(), status, words })
     }
+}
+
+fn client(aggregator: &Url, ca_file: Option<&Path>) -> Result<Client, SenderError> {
+    client_builder(aggregator, ca_file)
+        .map_err(|source| SenderError::Trust { source })?
+        .timeout(REPORT_TIMEOUT)
+        // Thousands of nodes report a few bytes a minute each: idle connections would only fill the
+        // aggregator's tables.
+        .pool_max_idle_per_host(0)
+        .build()
+        .map_err(|source| SenderError::Client { source })
 }
 
 /// Why nothing can be sent at all.

@@ -106,6 +106,19 @@ fn exit_codes_tell_wrong_usage_from_failure() {
             "--insecure-http",
         ),
         (
+            "labels without Kubernetes",
+            vec![
+                "run",
+                "--aggregator=http://127.0.0.1:1",
+                "--listen=127.0.0.1:0",
+                "--node-name=n",
+                "--token-file=/dev/null",
+                "--stamp-labels",
+            ],
+            1,
+            "--kubeconfig",
+        ),
+        (
             "no token file",
             with(&["--aggregator", "http://127.0.0.1:1", "--node-name", "n"]),
             1,

@@ -109,9 +109,12 @@ fn every_machine_gives_its_report_and_its_reasons() {
 /// A rule that decides on no saved machine could be anything.
 #[test]
 fn every_rule_decides_somewhere_and_is_documented() {
-    // The probe's own tests show these, with what NVIDIA's library may answer and on kernels and
-    // boards that no saved machine has.
-    const ELSEWHERE: [(Subject, &str); 9] = [
+    // The probe's own tests show these, with what NVIDIA's library may answer and a Node's labels may
+    // say, and on kernels and boards that no saved machine has.
+    const ELSEWHERE: [(Subject, &str); 12] = [
+        (Subject::Gpus, "nvidia-attached"),
+        (Subject::Gpus, "node-labels"),
+        (Subject::Gpus, "memory-of-label"),
         (Subject::Gpus, "nvidia-unmatched"),
         (Subject::Gpus, "nvidia-off-bus"),
         (Subject::Gpus, "shared-memory"),

@@ -1,22 +1,30 @@
 //! The running aggregator: what intake, onboarding and the admin listener share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use log::Level;
 use rollcall_report::{NodeId, NodeName};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::cluster_file::{ClusterFile, Target, TargetName};
+use crate::admin::views::NodesView;
+use crate::cluster_file::{ClusterFile, NodePolicy, Target, TargetName};
 use crate::document::{Assembly, Source, assemble};
+use crate::kubernetes::events::Events;
+use crate::kubernetes::leader::Leadership;
+use crate::kubernetes::nodes::Nodes;
 use crate::metrics::Metrics;
+use crate::onboarding::expected::{Census, LeftOut, Reported, left_out, without_node};
 use crate::onboarding::gate::{Gate, gate};
-use crate::onboarding::state::{TargetState, Will};
+use crate::onboarding::state::{Phase, TargetState, Will};
+use crate::onboarding::withdrawn::Withdrawn;
 use crate::roll::departure::Departure;
 use crate::roll::{Change, Entry, Leave, Roll};
-use crate::store::{Contents, Event, Pending, Store, Write, WriteError};
+use crate::store::{Contents, Event, Learned, Pending, Store, Write, WriteError};
 use crate::targets::Departed;
 
 /// A node is stale when this many intervals have passed without a report.
@@ -35,9 +43,21 @@ pub struct Aggregator {
     pub store: Store,
     /// What Prometheus is told.
     pub metrics: Metrics,
+    /// The cluster's Nodes, where Kubernetes tells them.
+    pub nodes: Nodes,
+    /// Where Kubernetes is told what is wrong with a node.
+    pub events: Events,
+    /// Whether this aggregator submits, of several that share a store.
+    pub leadership: Leadership,
+    /// Nodes that the shared store holds no more, though nothing says yet that they have left.
+    orphans: Mutex<BTreeMap<NodeName, NodeId>>,
     roll: Mutex<Roll>,
     targets: Mutex<BTreeMap<TargetName, Standing>>,
+    /// What targets are to lose though it is on the roll, or never was.
+    withdrawn: Mutex<BTreeMap<TargetName, WithdrawnNodes>>,
     wanting: tokio::sync::Mutex<()>,
+    /// Whether the store did not take the last node: told once, and not for each.
+    store_fails: AtomicBool,
     generation: watch::Sender<u64>,
     started: Timestamp,
 }
@@ -53,6 +73,15 @@ pub struct Standing {
     pub kept: Vec<String>,
 }
 
+/// The nodes that a target is to lose.
+#[derive(Debug, Clone, Default)]
+struct WithdrawnNodes {
+    /// Those that its policy leaves out.
+    left_out: Withdrawn,
+    /// Those that its entry holds, and that no Node of the cluster is.
+    unknown: Withdrawn,
+}
+
 impl Aggregator {
     /// Takes up what the store holds.
     pub fn new(
@@ -63,6 +92,10 @@ impl Aggregator {
         metrics: Metrics,
     ) -> Self {
         let now = Timestamp::now();
+        for (one, other) in file.overlapping_targets() {
+            log::warn!(one = one.as_str(), other = other.as_str();
+                "two targets may be offered the same nodes, and each network takes them for its own: give them selectors that differ in a label's value");
+        }
         let mut stored: BTreeMap<_, _> = contents
             .targets
             .into_iter()
@@ -81,8 +114,14 @@ impl Aggregator {
             interval,
             store,
             metrics,
+            nodes: Nodes::default(),
+            events: Events::default(),
+            leadership: Leadership::of_one(),
+            orphans: Mutex::default(),
+            withdrawn: Mutex::default(),
             roll: Mutex::new(Roll::restore(contents.entries, contents.departures, now)),
             wanting: tokio::sync::Mutex::default(),
+            store_fails: AtomicBool::new(false),
             generation: watch::Sender::new(0),
             started: now,
         }
@@ -110,9 +149,14 @@ impl Aggregator {
             let name = change.entry.name.clone();
             match &outcome {
                 Ok(()) => {
+                    aggregator.store_fails.store(false, Ordering::Relaxed);
                     let (node_id, former_id) =
                         (change.entry.node_id.clone(), change.former_id.clone());
-                    aggregator.roll().confirm(change);
+                    if aggregator.store.is_shared() {
+                        aggregator.roll().acknowledge(&change);
+                    } else {
+                        aggregator.roll().confirm(change);
+                    }
                     aggregator.changed();
                     match former_id {
                         None => log::info!(node = name.as_str(), node_id = node_id.as_str();
@@ -126,7 +170,11 @@ impl Aggregator {
                 }
                 Err(error) => {
                     aggregator.roll().withdraw(&change);
-                    log::error!(node = name.as_str(), error:% = error;
+                    // Each agent tries again, and again.
+                    let is_news = !aggregator.store_fails.swap(true, Ordering::Relaxed);
+                    let is_ours = !matches!(error, WriteError::Overtaken { .. });
+                    let level = if is_news && is_ours { Level::Error } else { Level::Debug };
+                    log::log!(level, node = name.as_str(), error:% = error;
                         "a node could not be stored; it stays as it was");
                 }
             }
@@ -145,14 +193,17 @@ impl Aggregator {
         self: &Arc<Self>,
         pending: Pending,
         leave: Leave,
+        why: &'static str,
     ) -> Result<(), WriteError> {
         let aggregator = Arc::clone(self);
         let told = tokio::spawn(async move {
             pending.done().await?;
             let name = leave.name.clone();
-            aggregator.roll().forget(leave);
+            if !aggregator.store.is_shared() {
+                aggregator.roll().forget(leave);
+            }
             aggregator.changed();
-            log::info!(node = name.as_str(); "node forgotten on the operator's word");
+            log::info!(node = name.as_str(); "the node has left the roll: {why}");
             Ok(())
         });
         told.await.unwrap_or(Err(WriteError::Closed))
@@ -168,17 +219,110 @@ impl Aggregator {
         self: &Arc<Self>,
         pending: Pending,
         departure: Departure,
+        why: &'static str,
     ) -> Result<(), WriteError> {
         let aggregator = Arc::clone(self);
         let told = tokio::spawn(async move {
             pending.done().await?;
             log::info!(node_id = departure.node_id.as_str();
-                "a node that is not on the roll has departed on the operator's word");
-            aggregator.roll().departed(departure);
+                "a node that is not on the roll has departed: {why}");
+            if !aggregator.store.is_shared() {
+                aggregator.roll().departed(departure);
+            }
             aggregator.changed();
             Ok(())
         });
         told.await.unwrap_or(Err(WriteError::Closed))
+    }
+
+    /// Takes over what another aggregator has written into the shared store.
+    pub fn learn(&self, learned: Learned) {
+        let now = Timestamp::now();
+        match learned {
+            Learned::Node(entry) => {
+                let former = self.orphans().remove(&entry.name);
+                let former = former.filter(|former| *former != entry.node_id);
+                let mut roll = self.roll();
+                roll.learn(*entry, now);
+                // Its object was deleted, and it has come back under another id.
+                if let Some(node_id) = former {
+                    roll.told_departed(Departure { node_id, at: now, renamed: true });
+                }
+            }
+            // Nothing is made of it but the time.
+            Learned::Seen(name, at) => return self.roll().seen(&name, at),
+            Learned::Gone(name) => {
+                let mut roll = self.roll();
+                let Some(node_id) = roll.gone(&name, now) else { return };
+                if !roll.departures().contains(&node_id) {
+                    self.orphans().insert(name, node_id);
+                }
+            }
+            Learned::Departures(departures) => {
+                let mut roll = self.roll();
+                for departure in departures {
+                    roll.told_departed(departure);
+                }
+                self.orphans().retain(|_, id| !roll.departures().contains(id));
+            }
+            Learned::Target { name, state, will } => {
+                let Some(target) =
+                    self.file.targets.iter().find(|target| target.name.as_str() == name)
+                else {
+                    return;
+                };
+                let is_news = self.standing(target).will != *will;
+                self.with_standing(target, |standing| standing.will = *will);
+                // Whoever leads knows better.
+                if let Some(state) = state.filter(|_| !self.leadership.is_held()) {
+                    self.show(target, *state);
+                }
+                if !is_news {
+                    return;
+                }
+            }
+        }
+        self.changed();
+    }
+
+    /// Takes over where the targets stand as it was read anew, to begin to lead.
+    pub fn take_up(&self, standings: Vec<Learned>) {
+        let now = Timestamp::now();
+        // What was noticed as a leader before, or for somebody who asked, may be long past.
+        self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for learned in standings {
+            let Learned::Target { name, state, will } = learned else {
+                self.learn(learned);
+                continue;
+            };
+            let named = |target: &&Target| target.name.as_str() == name;
+            let Some(target) = self.file.targets.iter().find(named) else { continue };
+            let state = state.map_or_else(|| TargetState::new(now), |state| *state);
+            let state = state.after_restart(now);
+            self.with_standing(target, |standing| {
+                standing.state = state;
+                standing.will = *will;
+            });
+        }
+    }
+
+    fn orphans(&self) -> MutexGuard<'_, BTreeMap<NodeName, NodeId>> {
+        self.orphans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The node is on the roll again, or has left.
+    pub fn forget_orphan(&self, name: &NodeName) {
+        self.orphans().remove(name);
+    }
+
+    /// The nodes that have not left, on the roll or lately taken off it, and their ids.
+    pub fn held_names(&self) -> BTreeMap<NodeName, NodeId> {
+        let mut names = self.orphans().clone();
+        let roll = self.roll();
+        names.extend(
+            roll.entries().into_iter().map(|entry| (entry.name.clone(), entry.node_id.clone())),
+        );
+        names
     }
 
     /// Wakes whoever watches the roll and what operators want.
@@ -191,21 +335,34 @@ impl Aggregator {
         self.generation.subscribe()
     }
 
-    /// The document as the roll stands now.
+    /// The document as the roll stands now, with every node on it.
     pub fn assemble(&self) -> Assembly {
-        self.assemble_at(Timestamp::now())
+        let (now, roll) = (Timestamp::now(), self.roll());
+        let nodes = roll.entries().into_iter().map(|entry| self.source(entry, now));
+        assemble(&self.file.cluster, &self.file.overrides, nodes)
     }
 
-    /// The document as the roll stands, with the losses of GPUs judged at `now`.
-    pub fn assemble_at(&self, now: Timestamp) -> Assembly {
+    /// The document as the roll stands, with the nodes that a policy offers, and the losses of GPUs
+    /// judged at `now`. Where the Nodes are not known, the policy leaves nothing out.
+    pub fn assemble_for(&self, policy: &NodePolicy, now: Timestamp) -> Assembly {
+        let known = self.nodes.all();
+        // Of one without a Node nobody can say that it is within the policy. In an entry it stays until
+        // it is recorded as departed.
+        let is_offered = |entry: &&Entry| {
+            known.as_ref().is_none_or(|nodes| {
+                nodes.get(&entry.name).is_some_and(|node| left_out(node, policy).is_none())
+            })
+        };
         let roll = self.roll();
-        let nodes = roll.entries().into_iter().map(|entry| self.source(entry, now));
+        let offered = roll.entries().into_iter().filter(is_offered);
+        let nodes = offered.map(|entry| self.source(entry, now));
         assemble(&self.file.cluster, &self.file.overrides, nodes)
     }
 
     /// What a node's entry in the document is made of.
     pub fn source<'a>(&self, entry: &'a Entry, now: Timestamp) -> Source<'a> {
-        Source::of(entry, now, self.file.gpu_loss_hold_down)
+        let allocatable = self.nodes.get(&entry.name).map(|node| node.gpus.clone());
+        Source { allocatable, ..Source::of(entry, now, self.file.gpu_loss_hold_down) }
     }
 
     /// When the document changes without a report: the next loss of a GPU is confirmed.
@@ -216,27 +373,130 @@ impl Aggregator {
         confirmed.filter(|at| *at > now).min()
     }
 
-    /// The nodes that have departed for long enough to be taken out of an entry.
-    pub fn departed(&self, now: Timestamp) -> Departed {
-        let roll = self.roll();
-        let departures = roll.departures();
+    /// The nodes that may be taken out of a target's entry, and those that soon may: those that have
+    /// left the roll, those that the target's policy leaves out, and those that only the entry knows.
+    pub fn departed(&self, target: &Target, now: Timestamp) -> Departed {
         let hold_down = self.file.departures.hold_down;
-        Departed {
-            nodes: departures.confirmed(hold_down, now),
-            renamed: departures.renamed(),
-            leaving: departures.leaving(hold_down, now),
+        let mut departed = {
+            let roll = self.roll();
+            let departures = roll.departures();
+            Departed {
+                nodes: departures.confirmed(hold_down, now),
+                renamed: departures.renamed(),
+                leaving: departures.leaving(hold_down, now),
+            }
+        };
+        // While the Nodes are not told, nothing that is known of them confirms a thing.
+        let as_of = self.nodes.failing().map_or(now, |failing| failing.since.min(now));
+        let WithdrawnNodes { left_out, unknown } = self.withdrawn(target, now);
+        for withdrawn in [left_out, unknown] {
+            let (over, waiting) = withdrawn.at(hold_down, as_of);
+            departed.nodes.extend(over);
+            departed.leaving.extend(waiting);
         }
+        departed
     }
 
-    /// When the next one of them has.
-    pub fn next_departure(&self, now: Timestamp) -> Option<Timestamp> {
-        self.roll().departures().next_confirmed(self.file.departures.hold_down, now)
+    /// When the next one of them may.
+    pub fn next_departure(&self, target: &Target, now: Timestamp) -> Option<Timestamp> {
+        let hold_down = self.file.departures.hold_down;
+        let next = self.roll().departures().next_confirmed(hold_down, now);
+        let WithdrawnNodes { left_out, unknown } = self.withdrawn(target, now);
+        let withdrawn = [left_out, unknown].into_iter().filter_map(|it| it.next(hold_down, now));
+        next.into_iter().chain(withdrawn).min()
     }
 
-    /// Whether the first registration may go ahead, by how many nodes are in the document and how
-    /// many are kept out of it.
-    pub fn gate(&self, complete: usize, incomplete: usize, now: Timestamp) -> Gate {
-        gate(self.file.expect.as_ref(), complete, incomplete, self.roll().first_seen(), now)
+    /// The nodes that a target is to lose though they have not left the roll, noted now.
+    fn withdrawn(&self, target: &Target, now: Timestamp) -> WithdrawnNodes {
+        let Some(nodes) = self.nodes.all() else { return WithdrawnNodes::default() };
+        let Standing { state, kept, .. } = self.standing(target);
+        // Taking an entry over takes nothing from it.
+        let is_ours = state.past.entry_at.is_some() && state.phase != Phase::Foreign;
+        let kept: Vec<NodeId> =
+            kept.iter().filter(|_| is_ours).filter_map(|id| id.parse().ok()).collect();
+        let roll = self.roll();
+        let is_left_out = |entry: &&Entry| {
+            nodes.get(&entry.name).is_some_and(|node| left_out(node, &target.nodes).is_some())
+        };
+        let out = roll.entries().into_iter().filter(is_left_out);
+        let out: BTreeSet<NodeId> = out.map(|entry| entry.node_id.clone()).collect();
+        let mut all = self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = all.entry(target.name.clone()).or_default();
+        // One that was noted is no longer among those that are kept.
+        let mut unknown = without_node(kept.iter().chain(noted.unknown.ids()), &nodes);
+        // Of these it is known which Node they are of.
+        let orphans = self.orphans();
+        unknown.retain(|id| !orphans.values().any(|orphan| orphan == id));
+        drop(orphans);
+        unknown.retain(|id| is_ours && !roll.has_id(id));
+        noted.left_out.note(out, now);
+        noted.unknown.note(unknown, now);
+        noted.clone()
+    }
+
+    /// Which Nodes are to be in a document that a policy made, which of them are not, and which are left
+    /// out; `None`: the Nodes are not known.
+    pub fn census(&self, policy: &NodePolicy, assembly: &Assembly) -> Option<Census> {
+        let nodes = self.nodes.all()?;
+        let ids = assembly.document.nodes.node_data.iter().map(|node| &node.id);
+        let whole: HashSet<&NodeId> = ids.collect();
+        let roll = self.roll();
+        let mut census = Census::of(&nodes, policy, |name| match roll.get(name) {
+            Some(entry) if whole.contains(&entry.node_id) => Reported::Whole,
+            Some(_) => Reported::InPart,
+            None => Reported::No,
+        });
+        let without = roll.entries().into_iter().filter(|it| !nodes.contains_key(&it.name));
+        census.left_out.extend(without.map(|entry| (entry.name.clone(), LeftOut::NoNode)));
+        Some(census)
+    }
+
+    /// The Nodes that a policy offers; none where the Nodes are not known.
+    pub fn expected(&self, policy: &NodePolicy) -> Vec<NodeName> {
+        let nodes = self.nodes.all().unwrap_or_default();
+        let offered = nodes.values().filter(|node| left_out(node, policy).is_none());
+        offered.map(|node| node.name.clone()).collect()
+    }
+
+    /// Whether a registration may go ahead with the document that a policy made.
+    pub fn gate(&self, policy: &NodePolicy, assembly: &Assembly, now: Timestamp) -> Gate {
+        let census = self.census(policy, assembly);
+        if census.is_none() && self.nodes.is_watched() {
+            let said = self.nodes.failing().map(|failing| format!(": {}", failing.words));
+            let why = format!("Kubernetes has not told its Nodes yet{}", said.unwrap_or_default());
+            return Gate::Unsettled { why };
+        }
+        let (complete, incomplete) =
+            (assembly.document.nodes.node_data.len(), assembly.incomplete.len());
+        let (expect, first_seen) = (self.file.expect.as_ref(), self.roll().first_seen());
+        gate(expect, census.as_ref(), (complete, incomplete), first_seen, now)
+    }
+
+    /// Wakes whoever watches the roll when the Nodes change. Ends only with the aggregator.
+    pub async fn follow_nodes(self: Arc<Self>) {
+        if let Some(mut changes) = self.nodes.changes() {
+            while changes.changed().await.is_ok() {
+                self.changed();
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// Counts the nodes, and what is expected of them, for `/metrics`.
+    pub fn measure(&self, now: Timestamp) {
+        let view = NodesView::of(self, now);
+        self.metrics.nodes(view.counts());
+        self.metrics.each_node(view.figures());
+        self.metrics.refused_nodes(view.conflicts.len());
+        for target in &self.file.targets {
+            let assembly = self.assemble_for(&target.nodes, now);
+            let census = self.census(&target.nodes, &assembly);
+            self.metrics.census(&target.name, census.as_ref());
+        }
+        if self.nodes.is_watched() {
+            let known = self.nodes.all().map(|nodes| nodes.len());
+            self.metrics.kubernetes_nodes(known, self.nodes.failing().map(|it| it.since));
+        }
     }
 
     /// Whether a node has been silent for too long. After a start, silence counts from the start:
@@ -253,7 +513,8 @@ impl Aggregator {
 
     /// How long silence means nothing.
     fn patience(&self) -> SignedDuration {
-        SignedDuration::try_from(self.interval).unwrap_or(SignedDuration::MAX) * STALE_INTERVALS
+        let interval = SignedDuration::try_from(self.interval).unwrap_or(SignedDuration::MAX);
+        (interval * STALE_INTERVALS).saturating_add(self.store.lag())
     }
 
     /// Where a target stands, and what its operator wants.
@@ -302,11 +563,13 @@ impl Aggregator {
             // One at a time, so that none undoes another's change.
             let _turn = aggregator.wanting.lock().await;
             let Standing { state, mut will, .. } = aggregator.standing(&target);
+            let before = Box::new(will.clone());
             let asked = will.go_ahead(Timestamp::now(), &state);
             change(&mut will);
             let name = target.name.to_string();
             let wanted = Box::new(will.clone());
-            let write = Write::Will { name, state: Box::new(state), will: wanted, event };
+            let state = Box::new(state);
+            let write = Write::Will { name, state, before, will: wanted, event };
             aggregator.store.write(write).await?;
             aggregator.with_standing(&target, |standing| standing.will = will);
             aggregator.changed();

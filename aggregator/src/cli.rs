@@ -16,14 +16,17 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
+use rollcall_daemon::kubernetes::Selection;
 use rollcall_daemon::{logging, shutdown};
 use rollcall_report::{NodeName, error_chain};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use url::Url;
 
+use crate::intake::review::ServiceAccount;
 use crate::operator::{self, Operator, OperatorError};
-use crate::serve::{Listeners, ServeConfig, ServeError, serve};
+use crate::serve::{KubernetesConfig, Listeners, ServeConfig, ServeError, StorePlace, serve};
+use crate::tls;
 
 /// Keeps the roll of a cluster's nodes and registers the cluster with networks.
 #[derive(Debug, Parser)]
@@ -104,18 +107,37 @@ struct ServeArgs {
         default_value = "127.0.0.1:7657"
     )]
     admin_listen: SocketAddr,
-    /// Where the roll is kept: sqlite:PATH, on a local disk.
+    /// Where the roll is kept: sqlite:PATH, on a local disk, or kubernetes, in the cluster itself.
     #[arg(
         long,
         value_name = "STORE",
         env = "ROLLCALL_STORE",
         default_value = "sqlite:/var/lib/rollcall/rollcall.db",
-        value_parser = store_path
+        value_parser = store_place
     )]
-    store: PathBuf,
-    /// The join tokens that agents may report with, one a line.
+    store: StorePlace,
+    /// The cluster is one of Kubernetes: its Nodes are watched, and its agents report with their
+    /// service account's tokens. The store kubernetes says so too.
+    #[arg(long, env = "ROLLCALL_KUBERNETES", value_parser = BoolishValueParser::new())]
+    kubernetes: bool,
+    /// How the Kubernetes API is reached; else KUBECONFIG, ~/.kube/config, or this pod's service account.
+    #[arg(long, value_name = "FILE", env = "ROLLCALL_KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context; else its current one.
+    #[arg(long, value_name = "NAME", env = "ROLLCALL_CONTEXT")]
+    context: Option<String>,
+    /// The namespace of the store in the cluster; else this pod's.
+    #[arg(long, value_name = "NAMESPACE", env = "ROLLCALL_NAMESPACE")]
+    namespace: Option<String>,
+    /// Names this aggregator among its replicas; else the host's name, which is the pod's.
+    #[arg(long, value_name = "NAME", env = "ROLLCALL_REPLICA_NAME")]
+    replica_name: Option<String>,
+    /// The service account that agents run as; else rollcall-agent of the namespace.
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "ROLLCALL_AGENT_SERVICE_ACCOUNT")]
+    agent_service_account: Option<ServiceAccount>,
+    /// The join tokens that agents may report with, one a line; may be left out with Kubernetes.
     #[arg(long, value_name = "FILE", env = "ROLLCALL_TOKEN_FILE")]
-    token_file: PathBuf,
+    token_file: Option<PathBuf>,
     /// The operator's tokens, one a line; without it nobody may act on the roll.
     #[arg(long, value_name = "FILE", env = "ROLLCALL_OPERATOR_TOKEN_FILE")]
     operator_token_file: Option<PathBuf>,
@@ -171,11 +193,25 @@ enum Output {
     Json,
 }
 
-fn store_path(text: &str) -> Result<PathBuf, String> {
+/// The host's name; one that no replica shares where the kernel does not tell it.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => uuid::Uuid::new_v4().to_string(),
+        name => name.to_owned(),
+    }
+}
+
+fn store_place(text: &str) -> Result<StorePlace, String> {
+    if text == "kubernetes" {
+        return Ok(StorePlace::Kubernetes);
+    }
     match text.strip_prefix("sqlite:") {
         // SQLite would take a leading colon for a name of its own, such as :memory:.
-        Some(path) if !path.is_empty() && !path.starts_with(':') => Ok(path.into()),
-        _ => Err("a store is given as sqlite:PATH".to_owned()),
+        Some(path) if !path.is_empty() && !path.starts_with(':') => {
+            Ok(StorePlace::Sqlite(path.into()))
+        }
+        _ => Err("a store is given as sqlite:PATH or kubernetes".to_owned()),
     }
 }
 
@@ -203,10 +239,6 @@ enum Failure {
         "agents' tokens would come over plain HTTP to {address}: give --tls-cert and --tls-key, or --insecure-http if the network is to be trusted"
     )]
     PlainIntake { address: SocketAddr },
-    #[error(
-        "operators' tokens would come over plain HTTP to {address}: leave --admin-listen on loopback and put a TLS proxy before it, leave out --operator-token-file, or give --insecure-http if the network is to be trusted"
-    )]
-    PlainAdmin { address: SocketAddr },
     #[error(transparent)]
     Assemble(assemble::AssembleError),
     #[error(transparent)]
@@ -224,7 +256,6 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::PlainIntake { .. }
-            | Self::PlainAdmin { .. }
             | Self::Operator(OperatorError::Server { .. } | OperatorError::PlainHttp { .. })
             | Self::Check(check::CheckError::NoSuchTarget { .. }) => 2,
             Self::Serve(error) if error.is_configuration() => 2,
@@ -345,14 +376,9 @@ fn execute(command: Command) -> Result<(), Failure> {
 }
 
 async fn run_server(args: ServeArgs) -> Result<(), Failure> {
-    let tls = args.tls_cert.zip(args.tls_key);
-    if !args.insecure_http {
-        if tls.is_none() && !args.listen.ip().is_loopback() {
-            return Err(Failure::PlainIntake { address: args.listen });
-        }
-        if args.operator_token_file.is_some() && !args.admin_listen.ip().is_loopback() {
-            return Err(Failure::PlainAdmin { address: args.admin_listen });
-        }
+    let tls = args.tls_cert.zip(args.tls_key).map(|(cert, key)| tls::Files { cert, key });
+    if !args.insecure_http && tls.is_none() && !args.listen.ip().is_loopback() {
+        return Err(Failure::PlainIntake { address: args.listen });
     }
     let bind = |flag, address| async move {
         TcpListener::bind(address).await.map_err(|source| Failure::Listen { flag, address, source })
@@ -364,7 +390,20 @@ async fn run_server(args: ServeArgs) -> Result<(), Failure> {
     let stop = shutdown::signalled().map_err(|source| Failure::Runtime { source })?;
     let config = ServeConfig {
         cluster: args.cluster,
+        kubernetes: (args.kubernetes || args.store == StorePlace::Kubernetes).then(|| {
+            KubernetesConfig {
+                selection: Selection {
+                    kubeconfig: args.kubeconfig,
+                    default_kubeconfig: true,
+                    context: args.context,
+                },
+                namespace: args.namespace,
+                replica: args.replica_name.unwrap_or_else(host_name),
+                agents: args.agent_service_account,
+            }
+        }),
         store: args.store,
+        operators_from_afar: args.insecure_http,
         token_file: args.token_file,
         operator_token_file: args.operator_token_file,
         tls,

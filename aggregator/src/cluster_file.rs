@@ -3,9 +3,10 @@
 //! YAML; every key is checked, and an error names the line and the key. The free-form parts
 //! (`config`, `clusterMetadata`) go into the document as they are, in their order.
 
+mod nodes;
 mod target;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
@@ -19,6 +20,7 @@ use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 use thiserror::Error;
 
+pub use nodes::{ControlPlanePolicy, Inclusion, NodePolicy};
 pub use target::{
     Envelope, Infrastructure, Mode, Target, TargetKind, TargetName, TransportSettings,
 };
@@ -47,6 +49,20 @@ pub struct ClusterFile {
     /// When nodes that have left are taken out of a network's entry.
     #[serde(default)]
     pub departures: DepartureRules,
+    /// Who labels the Nodes of a Kubernetes cluster.
+    #[serde(default)]
+    pub stamping: Stamping,
+}
+
+/// Who labels the Nodes of a Kubernetes cluster.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stamping {
+    /// Each agent its own Node.
+    #[default]
+    Agent,
+    /// The aggregator all of them: agents then need no rights.
+    Aggregator,
 }
 
 /// When nodes that have left are taken out of a network's entry.
@@ -168,9 +184,9 @@ impl<'de> Deserialize<'de> for ClusterId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Expect {
-    /// How many nodes the cluster has.
-    #[serde(deserialize_with = "at_least_one")]
-    pub nodes: usize,
+    /// How many nodes the cluster has; where Kubernetes tells them, that is what is expected without it.
+    #[serde(default, deserialize_with = "at_least_one")]
+    pub nodes: Option<usize>,
     /// How long to wait for them after the first report; then the cluster is registered with the
     /// nodes that are there. Without it the wait has no end.
     #[serde(default, deserialize_with = "some_duration")]
@@ -235,10 +251,10 @@ fn unique_targets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Targ
     Ok(targets)
 }
 
-fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     match usize::deserialize(deserializer)? {
         0 => Err(D::Error::custom("a cluster has at least 1 node")),
-        nodes => Ok(nodes),
+        nodes => Ok(Some(nodes)),
     }
 }
 
@@ -269,6 +285,34 @@ impl ClusterFile {
         }
         Self::parse(&text)
             .map_err(|problem| ClusterFileError::Invalid { path: path.to_owned(), problem })
+    }
+
+    /// The labels of Nodes that targets' selectors name.
+    pub fn selected_labels(&self) -> BTreeSet<String> {
+        self.targets.iter().flat_map(|target| target.nodes.selector.keys().cloned()).collect()
+    }
+
+    /// Targets that the same nodes may be offered to, two and two: then each network believes that it
+    /// has them to itself. One that is only observed is offered nothing.
+    pub fn overlapping_targets(&self) -> Vec<(&TargetName, &TargetName)> {
+        let offered: Vec<&Target> =
+            self.targets.iter().filter(|target| target.mode != Mode::Observe).collect();
+        let pairs = offered.iter().enumerate().flat_map(|(index, one)| {
+            let others = offered.iter().skip(index + 1);
+            others.filter(|other| one.nodes.overlaps(&other.nodes)).map(|other| (*one, *other))
+        });
+        pairs.map(|(one, other)| (&one.name, &other.name)).collect()
+    }
+
+    /// The targets that the same nodes may be offered to as to this one.
+    pub fn sharers(&self, target: &TargetName) -> Vec<String> {
+        let pairs = self.overlapping_targets().into_iter();
+        let others = pairs.filter_map(|(one, other)| match (one == target, other == target) {
+            (true, _) => Some(other.to_string()),
+            (_, true) => Some(one.to_string()),
+            (false, false) => None,
+        });
+        others.collect()
     }
 
     /// Parses and checks a cluster file's text.
@@ -367,6 +411,54 @@ mod tests {
         assert_eq!(file.cluster.id.as_str(), "west");
         assert_eq!(file.cluster.status, "live");
         assert!(file.targets.is_empty());
+    }
+
+    #[test]
+    fn targets_that_share_nodes() {
+        let entry = |name: &str, rest: &str| {
+            format!(
+                "  - {{name: {name}, type: aios, parserUrl: 'http://p.{name}', gatewayUrl: 'http://g.{name}', {rest}}}\n"
+            )
+        };
+        for (what, one, other, expected) in [
+            ("every node for both", "mode: auto", "mode: approve", vec![("a", "b")]),
+            ("one is only observed", "mode: auto", "mode: observe", vec![]),
+            (
+                "another value",
+                "nodes: {selector: {zone: x}}",
+                "nodes: {selector: {zone: y}}",
+                vec![],
+            ),
+            (
+                "another label",
+                "nodes: {selector: {zone: x}}",
+                "nodes: {selector: {pool: y}}",
+                vec![("a", "b")],
+            ),
+        ] {
+            let text = format!("{SMALL}targets:\n{}{}", entry("a", one), entry("b", other));
+            let file = ClusterFile::parse(&text).expect(what);
+            let pairs = file.overlapping_targets();
+            let pairs: Vec<_> =
+                pairs.iter().map(|(one, other)| (one.as_str(), other.as_str())).collect();
+            assert_eq!(pairs, expected, "{what}");
+            let of_b = file.targets.last().map(|target| file.sharers(&target.name));
+            let names = expected.iter().map(|(one, _)| (*one).to_owned()).collect();
+            assert_eq!(of_b, Some(names), "{what}");
+        }
+    }
+
+    #[test]
+    fn how_many_nodes_are_expected() {
+        for (rest, expected) in [
+            ("", None),
+            ("expect: {nodes: 3}\n", Some((Some(3), None))),
+            ("expect: {deadline: 2h}\n", Some((None, Some(Duration::from_hours(2))))),
+        ] {
+            let file = ClusterFile::parse(&format!("{SMALL}{rest}")).expect("valid");
+            let got = file.expect.map(|expect| (expect.nodes, expect.deadline));
+            assert_eq!(got, expected, "{rest:?}");
+        }
     }
 
     #[test]

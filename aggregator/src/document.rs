@@ -5,6 +5,7 @@
 //! node's storage, a GPU's memory) is rounded down once, and every total is the exact sum of its
 //! nodes.
 
+mod allocatable;
 mod gpus;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::cluster_file::{Cluster, Overrides};
+use crate::kubernetes::nodes::AllocatableGpus;
 use crate::roll::Entry;
 use crate::roll::loss::Losses;
 
@@ -218,6 +220,33 @@ pub enum Warning {
         /// When the first of them did not; `None`: none of them ever did.
         since: Option<Timestamp>,
     },
+    /// Kubernetes can allocate another number of GPUs than the driver answers for.
+    #[error(
+        "node {node}: the driver answers for {usable} {what}, Kubernetes can allocate {allocatable}"
+    )]
+    GpusNotAllocatable {
+        /// The node.
+        node: NodeId,
+        /// What is counted: `NVIDIA GPUs`, `MIG instances 1g.10gb`.
+        what: String,
+        /// How many the driver answers for.
+        usable: u64,
+        /// How many can be allocated.
+        allocatable: u64,
+    },
+    /// GPUs that nobody has asked, counted as others tell of them.
+    #[error(
+        "node {node}: {count} NVIDIA GPUs are counted as the kernel's driver and the Node's labels tell of them, since \
+         NVIDIA's library does not answer ({reason}): one that is dead is not found out"
+    )]
+    GpusUnasked {
+        /// The node.
+        node: NodeId,
+        /// How many.
+        count: u64,
+        /// Why the library does not answer.
+        reason: String,
+    },
     /// A GPU that shares the machine's memory.
     #[error("node {node}: {model} has no memory of its own, it is counted as 0")]
     GpuMemoryShared {
@@ -247,20 +276,22 @@ pub struct Source<'a> {
     pub inventory: &'a Inventory,
     /// Its lost GPUs.
     pub losses: Losses<'a>,
+    /// The GPUs that Kubernetes can allocate there, where it tells.
+    pub allocatable: Option<AllocatableGpus>,
 }
 
 impl<'a> Source<'a> {
     /// A node on the roll as it stands now.
     pub fn of(entry: &'a Entry, now: Timestamp, gpu_loss_hold_down: Duration) -> Self {
         let losses = Losses::at(&entry.lost_gpus, now, gpu_loss_hold_down);
-        Self { id: &entry.node_id, inventory: &entry.inventory, losses }
+        Self { id: &entry.node_id, inventory: &entry.inventory, losses, allocatable: None }
     }
 }
 
 impl<'a> From<(&'a NodeId, &'a Inventory)> for Source<'a> {
     /// A node without a history: what does not answer does not count.
     fn from((id, inventory): (&'a NodeId, &'a Inventory)) -> Self {
-        Self { id, inventory, losses: Losses::default() }
+        Self { id, inventory, losses: Losses::default(), allocatable: None }
     }
 }
 

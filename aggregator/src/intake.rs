@@ -5,4 +5,5 @@
 pub mod accept;
 pub mod authenticate;
 pub mod parse;
+pub mod review;
 pub mod router;

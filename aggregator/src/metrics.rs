@@ -5,10 +5,12 @@
 mod nodes;
 mod targets;
 
+use jiff::Timestamp;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use rollcall_daemon::process;
 
 use crate::cluster_file::TargetName;
+use crate::onboarding::expected::Census;
 use crate::onboarding::state::TargetState;
 use crate::targets::Verdict;
 
@@ -24,7 +26,11 @@ pub struct Metrics {
     intake_seconds: Histogram,
     nodes: IntGaugeVec,
     stale_nodes: IntGauge,
+    refused_nodes: IntGauge,
+    leads: IntGauge,
     each_node: NodeGauges,
+    kubernetes_nodes: IntGaugeVec,
+    kubernetes_failing_since: IntGauge,
     targets: TargetGauges,
 }
 
@@ -87,15 +93,60 @@ impl Metrics {
         registry.register(Box::new(intake_seconds.clone()))?;
         registry.register(Box::new(nodes.clone()))?;
         registry.register(Box::new(stale_nodes.clone()))?;
+        let refused_nodes = IntGauge::new(
+            "rollcall_aggregator_refused_nodes",
+            "Nodes whose reports are refused, because their name, id or machine is another's.",
+        )?;
+        registry.register(Box::new(refused_nodes.clone()))?;
+        let leads = IntGauge::new(
+            "rollcall_aggregator_leads",
+            "1 where this aggregator submits, of several that share a store.",
+        )?;
+        registry.register(Box::new(leads.clone()))?;
+        let kubernetes_nodes = IntGaugeVec::new(
+            Opts::new(
+                "rollcall_aggregator_kubernetes_nodes",
+                "Nodes that Kubernetes has, once it has told them.",
+            ),
+            &[],
+        )?;
+        let kubernetes_failing_since = IntGauge::new(
+            "rollcall_aggregator_kubernetes_nodes_failing_since_timestamp_seconds",
+            "Since when Kubernetes does not tell its Nodes; 0 while it does, and where it is not asked.",
+        )?;
+        registry.register(Box::new(kubernetes_nodes.clone()))?;
+        registry.register(Box::new(kubernetes_failing_since.clone()))?;
         let each_node = NodeGauges::new()?;
         registry.register(Box::new(each_node.clone()))?;
         let targets = TargetGauges::new(&registry)?;
-        Ok(Self { registry, reports, intake_seconds, nodes, stale_nodes, each_node, targets })
+        Ok(Self {
+            registry,
+            reports,
+            intake_seconds,
+            nodes,
+            stale_nodes,
+            refused_nodes,
+            leads,
+            each_node,
+            kubernetes_nodes,
+            kubernetes_failing_since,
+            targets,
+        })
     }
 
     /// The registry that `/metrics` shows.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Notes how many nodes are refused.
+    pub fn refused_nodes(&self, count: usize) {
+        self.refused_nodes.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Notes whether this aggregator leads.
+    pub fn leads(&self, leads: bool) {
+        self.leads.set(leads.into());
     }
 
     /// Counts a report by its outcome, a fixed word.
@@ -119,6 +170,20 @@ impl Metrics {
     /// Notes what each node on the roll holds; the others are forgotten.
     pub fn each_node<'a>(&self, nodes: impl Iterator<Item = NodeFigures<'a>>) {
         self.each_node.replace(nodes);
+    }
+
+    /// Notes how many Nodes Kubernetes has, where they are known, and since when it does not tell them.
+    pub fn kubernetes_nodes(&self, known: Option<usize>, failing_since: Option<Timestamp>) {
+        if let Some(count) = known {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.kubernetes_nodes.with_label_values(&[] as &[&str]).set(count);
+        }
+        self.kubernetes_failing_since.set(failing_since.map_or(0, Timestamp::as_second));
+    }
+
+    /// Notes which of the cluster's Nodes a target is to get; `None`: they are not known.
+    pub fn census(&self, target: &TargetName, census: Option<&Census>) {
+        self.targets.census(target, census);
     }
 
     /// Notes where a target stands.

@@ -4,8 +4,10 @@
 //! before; `execute` carries out one step at a time and writes each down before it is taken.
 
 pub mod execute;
+pub mod expected;
 pub mod gate;
 pub mod infrastructure;
 mod pace;
 pub mod plan;
 pub mod state;
+pub mod withdrawn;

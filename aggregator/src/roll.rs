@@ -6,13 +6,16 @@
 pub mod baseline;
 mod carry;
 pub mod departure;
+pub mod identity;
 pub mod loss;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 
 use jiff::Timestamp;
 use rollcall_report::{
-    Health, Inventory, MachineHash, NodeId, NodeIdentity, NodeName, NodeReport, PassedOver, Subject,
+    Health, IdSource, Inventory, MachineHash, NodeId, NodeIdentity, NodeName, NodeReport,
+    PassedOver, Subject,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -20,6 +23,7 @@ use thiserror::Error;
 use crate::digest::Digest;
 use baseline::{Baseline, Shape, changes};
 use departure::{Departure, Departures};
+use identity::{Voucher, accepted_id};
 use loss::LostGpu;
 
 /// A node on the roll.
@@ -28,12 +32,25 @@ use loss::LostGpu;
 pub struct Entry {
     /// Its place: nodes keep the order in which they came.
     pub position: u64,
+    /// Counts its changes: one that was made from another revision than the store holds is not stored
+    /// where others write, too.
+    #[serde(default)]
+    pub revision: u64,
     /// The Kubernetes Node's name.
     pub name: NodeName,
     /// The accepted `nodeID`.
     pub node_id: NodeId,
     /// The machine that the node is bound to; `None`: its machine has no id.
     pub machine: Option<MachineHash>,
+    /// The UID of its Kubernetes Node, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_uid: Option<String>,
+    /// Whether Kubernetes vouches for it: then the Node's UID binds it, and not the machine's id.
+    #[serde(default)]
+    pub proven: bool,
+    /// Whether the operator lets its id replace another label on the Node.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overwrites_label: bool,
     /// The agent's version.
     pub agent_version: String,
     /// What is known: the last report, and for what failed in it the last known value.
@@ -67,6 +84,17 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The machine that no other node may report from.
+    fn claimed_machine(&self) -> Option<&MachineHash> {
+        self.machine.as_ref().filter(|_| !self.proven)
+    }
+
+    /// Of two nodes that claim one id, the one that comes first has it. Aggregators that share a store
+    /// may give one place to two nodes.
+    fn precedence(&self) -> (u64, &NodeName) {
+        (self.position, &self.name)
+    }
+
     /// The hardware that has changed since the machine's previous boot ended.
     pub fn hardware_changes(&self) -> Option<Vec<baseline::Change>> {
         let now = Shape::of(&self.inventory, &self.lost_gpus);
@@ -106,6 +134,18 @@ pub enum Conflict {
         /// The node that has it.
         owner: NodeName,
     },
+    /// The operator gave the node one id, and its Node carries another.
+    #[error(
+        "node {name} was given the id {id}, and its Node carries the label nodeID={label}; if {id} is right, give the agent --overwrite-labels, else take --node-id away"
+    )]
+    LabelDiffers {
+        /// The node.
+        name: NodeName,
+        /// The id that it was given.
+        id: NodeId,
+        /// The label's value.
+        label: NodeId,
+    },
     /// The machine reports under another name already.
     #[error(
         "the machine of node {name} reports as node {owner} already, and would be counted twice; if it was renamed, run: rollcall-aggregator forget {owner}; if both were cloned from one image, give each its own /etc/machine-id"
@@ -119,10 +159,21 @@ pub enum Conflict {
 }
 
 impl Conflict {
+    /// Whether it is about a node.
+    fn involves(&self, node: &NodeName) -> bool {
+        match self {
+            Self::MachineDiffers { name } | Self::LabelDiffers { name, .. } => name == node,
+            Self::IdTaken { name, owner, .. } | Self::MachineTaken { name, owner } => {
+                name == node || owner == node
+            }
+        }
+    }
+
     /// The node whose report was not taken.
     pub fn name(&self) -> &NodeName {
         match self {
             Self::MachineDiffers { name }
+            | Self::LabelDiffers { name, .. }
             | Self::IdTaken { name, .. }
             | Self::MachineTaken { name, .. } => name,
         }
@@ -139,10 +190,16 @@ const MOST_CONFLICTS: usize = 1000;
 #[derive(Debug, Default)]
 pub struct Roll {
     slots: HashMap<NodeName, Slot>,
-    names_by_id: HashMap<NodeId, NodeName>,
-    names_by_machine: HashMap<MachineHash, NodeName>,
+    names_by_id: Claims<NodeId>,
+    names_by_machine: Claims<MachineHash>,
+    /// Nodes that the store holds and that claim what one before them has: not shown until that one
+    /// lets go of it.
+    shadowed: BTreeMap<NodeName, (Ticket, Entry)>,
     conflicts: BTreeMap<NodeName, (Conflict, Timestamp)>,
     departures: Departures,
+    /// Nodes on the roll that another aggregator has written down as departed: they have when the
+    /// shared store holds them no more.
+    foretold: BTreeMap<NodeId, Departure>,
     next_position: u64,
     last_ticket: Ticket,
 }
@@ -186,6 +243,48 @@ struct Slot {
     forgotten: Ticket,
 }
 
+/// Who claims what. Two nodes claim the same where one is on its way to a store that another
+/// aggregator has written the other into.
+#[derive(Debug)]
+struct Claims<K>(HashMap<K, BTreeSet<NodeName>>);
+
+impl<K> Default for Claims<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash + Clone> Claims<K> {
+    fn add(&mut self, what: &K, name: &NodeName) {
+        self.0.entry(what.clone()).or_default().insert(name.clone());
+    }
+
+    fn remove(&mut self, what: &K, name: &NodeName) {
+        let names = self.0.get_mut(what);
+        if names.is_some_and(|names| names.remove(name) && names.is_empty()) {
+            self.0.remove(what);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn has(&self, what: &K) -> bool {
+        self.0.contains_key(what)
+    }
+
+    /// Whether a node claims it.
+    fn has_from(&self, what: &K, name: &NodeName) -> bool {
+        self.0.get(what).is_some_and(|names| names.contains(name))
+    }
+
+    /// Another node that claims it.
+    fn of_another(&self, what: &K, name: &NodeName) -> Option<&NodeName> {
+        self.0.get(what)?.iter().find(|other| *other != name)
+    }
+}
+
 impl Slot {
     fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.stored.iter().map(|(_, entry)| entry).chain(self.pending.values())
@@ -216,17 +315,17 @@ impl Roll {
     /// The roll as the store holds it. Entries that contradict an earlier one, which only a store
     /// that was edited by hand can hold, are left out and shown as conflicts.
     pub fn restore(mut entries: Vec<Entry>, departures: Vec<Departure>, now: Timestamp) -> Self {
-        entries.sort_unstable_by_key(|entry| entry.position);
+        entries.sort_unstable_by(|one, other| one.precedence().cmp(&other.precedence()));
         let mut roll = Self::default();
         for entry in entries {
-            if let Err(conflict) =
-                roll.check_claims(&entry.name, &entry.node_id, entry.machine.as_ref())
-            {
-                roll.note_conflict(conflict, now);
-                continue;
-            }
             roll.next_position = roll.next_position.max(entry.position + 1);
             let name = entry.name.clone();
+            let claims = roll.check_claims(&name, &entry.node_id, entry.claimed_machine());
+            if let Err(conflict) = claims {
+                roll.note_conflict(conflict, now);
+                roll.shadowed.insert(name, (Ticket::default(), entry));
+                continue;
+            }
             roll.update(&name, |slot| slot.stored = Some((Ticket::default(), entry)));
         }
         for departure in departures.into_iter().filter_map(|departure| departure.restored(now)) {
@@ -235,18 +334,25 @@ impl Roll {
         roll
     }
 
-    /// Notes that an unchanged report came. `false`: the store does not hold this one, so it has to
-    /// be admitted.
-    pub fn note(&mut self, name: &NodeName, digest: Digest, now: Timestamp) -> bool {
-        match self.slots.get_mut(name) {
-            Some(Slot { stored: Some((_, entry)), pending, .. })
-                if pending.is_empty() && entry.digest == digest =>
-            {
-                entry.last_seen = now;
-                true
-            }
-            _ => false,
+    /// Notes that an unchanged report came, and tells the node's id. `None`: the store does not hold
+    /// this one, so it has to be admitted.
+    pub fn note(
+        &mut self,
+        node: &NodeIdentity,
+        digest: Digest,
+        voucher: Option<&Voucher>,
+        now: Timestamp,
+    ) -> Option<NodeId> {
+        let slot = self.slots.get_mut(&node.name).filter(|slot| slot.pending.is_empty())?;
+        let (_, entry) = slot.stored.as_mut().filter(|(_, entry)| entry.digest == digest)?;
+        // The Node may be another one since, or carry another label.
+        let is_bound = entry.node_uid.as_ref() == voucher.map(|voucher| &voucher.node_uid);
+        let id = accepted_id(node, voucher, Some(entry)).ok()?;
+        if !is_bound || id != entry.node_id {
+            return None;
         }
+        entry.last_seen = now;
+        Some(id)
     }
 
     /// Takes a report, or says which other node it conflicts with; then nothing is changed.
@@ -258,14 +364,23 @@ impl Roll {
         &mut self,
         report: NodeReport,
         digest: Digest,
+        voucher: Option<&Voucher>,
         now: Timestamp,
     ) -> Result<Change, Conflict> {
-        let NodeIdentity { name, proposed_id, machine_hash, .. } = report.node;
-        self.check_claims(&name, &proposed_id, machine_hash.as_ref())?;
-        let slot = self.slots.get(&name);
-        let previous = slot.and_then(Slot::latest);
+        let slot = self.slots.get(&report.node.name);
+        let shadowed = self.shadowed.get(&report.node.name).map(|(_, entry)| entry);
+        let previous = slot.and_then(Slot::latest).or(shadowed);
+        let node_id = accepted_id(&report.node, voucher, previous)?;
+        let NodeIdentity { name, machine_hash, id_source, overwrite_label, .. } = report.node;
+        let proven = voucher.is_some_and(|voucher| voucher.is_proven);
+        let claimed = machine_hash.as_ref().filter(|_| !proven);
+        self.check_claims(&name, &node_id, claimed)?;
+        let uid = voucher.map(|voucher| voucher.node_uid.clone());
+        let is_same_node = |entry: &Entry| entry.node_uid.is_none() || entry.node_uid == uid;
         if let Some(previous) = previous
+            && !proven
             && !slot.is_some_and(Slot::is_rebinding)
+            && is_same_node(previous)
             && previous.machine.is_some()
             && previous.machine != machine_hash
         {
@@ -273,8 +388,9 @@ impl Roll {
         }
 
         // Another machine's values are not this one's last known ones.
-        let same_machine =
-            previous.filter(|entry| entry.machine.is_none() || entry.machine == machine_hash);
+        let same_machine = previous.filter(|entry| {
+            is_same_node(entry) && (entry.machine.is_none() || entry.machine == machine_hash)
+        });
         let failing = report
             .inventory
             .failures()
@@ -294,9 +410,13 @@ impl Roll {
         let shape = Shape::of(&inventory, &lost_gpus);
         let entry = Entry {
             position: previous.map_or(self.next_position, |entry| entry.position),
+            revision: previous.map_or(0, |entry| entry.revision) + 1,
             name,
-            node_id: proposed_id,
+            node_id,
             machine: machine_hash,
+            node_uid: uid,
+            proven,
+            overwrites_label: overwrite_label && id_source == IdSource::Explicit,
             agent_version: report.agent.version,
             inventory,
             failing,
@@ -321,7 +441,8 @@ impl Roll {
     /// Lets the node's next report come from another machine. `None`: there is no such node.
     pub fn rebind(&mut self, name: &NodeName) -> Option<Change> {
         let latest = self.slots.get(name)?.latest()?;
-        let entry = Entry { rebinding: true, ..latest.clone() };
+        let revision = latest.revision + 1;
+        let entry = Entry { rebinding: true, revision, ..latest.clone() };
         self.conflicts.remove(name);
         let former_id = Some(entry.node_id.clone());
         Some(self.put(entry, former_id))
@@ -336,16 +457,133 @@ impl Roll {
             slot.pending.remove(&ticket);
             let newest = slot.stored.as_ref().map_or(slot.forgotten, |(stored, _)| *stored);
             is_newest = newest.max(slot.forgotten) < ticket;
-            if is_newest {
-                slot.stored = Some((ticket, entry));
-            }
         });
+        if is_newest {
+            let now = entry.last_seen;
+            self.show(&name, ticket, entry, now);
+        }
         // It may have left again with what the store took later.
         if is_newest {
             self.departures.remove(&node_id);
         }
         if let Some(departure) = departure {
             self.left(&name, departure, ticket);
+        }
+    }
+
+    /// A node as a store that is shared holds it now, whoever has written it. Where two aggregators gave
+    /// one id to two nodes, the one that comes first has it, here as there.
+    pub fn learn(&mut self, mut entry: Entry, now: Timestamp) {
+        let name = entry.name.clone();
+        let mut former_id = None;
+        if let Some((_, stored)) = self.slots.get(&name).and_then(|slot| slot.stored.as_ref()) {
+            entry.last_seen = entry.last_seen.max(stored.last_seen);
+            former_id = Some(stored.node_id.clone()).filter(|former| *former != entry.node_id);
+        }
+        let ticket = self.next_ticket();
+        self.next_position = self.next_position.max(entry.position + 1);
+        self.departures.remove(&entry.node_id);
+        // A word that is older than its report was about what it was before.
+        let is_over = |departure: &Departure| departure.at <= entry.changed;
+        if self.foretold.get(&entry.node_id).is_some_and(is_over) {
+            self.foretold.remove(&entry.node_id);
+        }
+        self.show(&name, ticket, entry, now);
+        if let Some(departure) = former_id.and_then(|id| self.foretold.remove(&id)) {
+            self.departed(departure);
+        }
+    }
+
+    /// The shared store has answered, whatever it said: what it holds is learned by itself.
+    pub fn acknowledge(&mut self, change: &Change) {
+        self.withdraw(change);
+    }
+
+    /// Another aggregator has heard of a node.
+    pub fn seen(&mut self, name: &NodeName, at: Timestamp) {
+        if let Some((_, entry)) = self.slots.get_mut(name).and_then(|slot| slot.stored.as_mut()) {
+            entry.last_seen = entry.last_seen.max(at);
+        }
+    }
+
+    /// A node is in the shared store no more, for whatever reason: that alone is no departure. Returns
+    /// the id that it had.
+    pub fn gone(&mut self, name: &NodeName, now: Timestamp) -> Option<NodeId> {
+        if self.shadowed.remove(name).is_some() {
+            return None;
+        }
+        let shown = self.get(name).map(|entry| (entry.node_id.clone(), entry.first_seen));
+        self.let_go(name);
+        self.update(name, |slot| slot.stored = None);
+        if !self.shadowed.is_empty() {
+            self.settle(now);
+        }
+        let (node_id, first_seen) = shown?;
+        // An older word was about a node that has come back since.
+        if let Some(departure) = self.foretold.remove(&node_id).filter(|it| it.at >= first_seen) {
+            self.departed(departure);
+        }
+        Some(node_id)
+    }
+
+    /// Another aggregator has written down that a node has left.
+    pub fn told_departed(&mut self, departure: Departure) {
+        if self.names_by_id.has(&departure.node_id) {
+            self.foretold.insert(departure.node_id.clone(), departure);
+        } else {
+            self.departures.insert(departure);
+        }
+    }
+
+    /// Whether a change of the node is on its way to the store.
+    pub fn is_pending(&self, name: &NodeName) -> bool {
+        self.slots.get(name).is_some_and(|slot| !slot.pending.is_empty())
+    }
+
+    /// What a node was in the way of is settled with the next report.
+    fn let_go(&mut self, name: &NodeName) {
+        self.conflicts.retain(|_, (conflict, _)| !conflict.involves(name));
+    }
+
+    /// Shows what the store holds, unless it contradicts what comes first.
+    fn show(&mut self, name: &NodeName, ticket: Ticket, entry: Entry, now: Timestamp) {
+        let claims = self.check_claims(name, &entry.node_id, entry.claimed_machine());
+        self.shadowed.remove(name);
+        self.update(name, |slot| slot.stored = Some((ticket, entry)));
+        if claims.is_err() || !self.shadowed.is_empty() {
+            self.settle(now);
+        }
+    }
+
+    /// Decides anew which of the nodes that the store holds are shown: in their order, each that
+    /// claims nothing that one before it has. So everybody who knows the same shows the same.
+    fn settle(&mut self, now: Timestamp) {
+        let mut stored = std::mem::take(&mut self.shadowed);
+        for (name, slot) in &mut self.slots {
+            stored.extend(slot.stored.take().map(|stored| (name.clone(), stored)));
+        }
+        let mut stored: Vec<_> = stored.into_iter().collect();
+        stored.sort_unstable_by(|(_, (_, one)), (_, (_, other))| {
+            one.precedence().cmp(&other.precedence())
+        });
+        // What is on its way yields to what is stored, so it comes last.
+        let mut pending = std::mem::take(&mut self.slots);
+        self.names_by_id.clear();
+        self.names_by_machine.clear();
+        for (name, (ticket, entry)) in stored {
+            match self.check_claims(&name, &entry.node_id, entry.claimed_machine()) {
+                Ok(()) => self.update(&name, |slot| slot.stored = Some((ticket, entry))),
+                Err(conflict) => {
+                    self.note_conflict(conflict, now);
+                    self.shadowed.insert(name, (ticket, entry));
+                }
+            }
+        }
+        for (name, slot) in pending.drain() {
+            self.update(&name, |known| {
+                known.pending = slot.pending;
+                known.forgotten = slot.forgotten;
+            });
         }
     }
 
@@ -358,7 +596,9 @@ impl Roll {
 
     /// Asks to take a node off the roll, see [`Self::forget`]. `None`: there is no such node.
     pub fn leave(&mut self, name: &NodeName, now: Timestamp) -> Option<Leave> {
-        let node_id = self.slots.get(name)?.latest()?.node_id.clone();
+        let shadowed = self.shadowed.get(name).map(|(_, entry)| entry);
+        let entry = self.slots.get(name).and_then(Slot::latest).or(shadowed)?;
+        let node_id = entry.node_id.clone();
         let departure = Departure { node_id, at: now, renamed: false };
         Some(Leave { name: name.clone(), departure, ticket: self.next_ticket() })
     }
@@ -366,40 +606,39 @@ impl Roll {
     /// The store has forgotten the node; unless it reported since, it is off the roll.
     pub fn forget(&mut self, leave: Leave) {
         let Leave { name, departure, ticket } = leave;
-        // What it was in the way of is settled with the next report.
-        self.conflicts.clear();
+        self.let_go(&name);
+        self.shadowed.remove(&name);
         self.update(&name, |slot| {
             slot.stored.take_if(|(stored, _)| *stored < ticket);
             slot.forgotten = slot.forgotten.max(ticket);
         });
+        if !self.shadowed.is_empty() {
+            self.settle(departure.at);
+        }
         self.left(&name, departure, ticket);
     }
 
     /// An id of a node has left with what the store took at a ticket, unless somebody has it since.
     fn left(&mut self, name: &NodeName, departure: Departure, ticket: Ticket) {
         let id = &departure.node_id;
-        let is_claimed = match self.names_by_id.get(id) {
-            // What is on its way from before the ticket is undone by it.
-            Some(owner) if owner == name => {
-                self.slots.get(name).is_some_and(|slot| slot.has_since(id, ticket))
-            }
-            owner => owner.is_some(),
-        };
-        if !is_claimed {
+        // What is on its way from before the ticket is undone by it.
+        let is_still_its = self.names_by_id.has_from(id, name)
+            && self.slots.get(name).is_some_and(|slot| slot.has_since(id, ticket));
+        if !is_still_its && self.names_by_id.of_another(id, name).is_none() {
             self.departures.insert(departure);
         }
     }
 
     /// The store holds that a node has left, unless it is on the roll.
     pub fn departed(&mut self, departure: Departure) {
-        if !self.names_by_id.contains_key(&departure.node_id) {
+        if !self.names_by_id.has(&departure.node_id) {
             self.departures.insert(departure);
         }
     }
 
     /// Whether a node of this id is on the roll, or on its way there.
     pub fn has_id(&self, id: &NodeId) -> bool {
-        self.names_by_id.contains_key(id)
+        self.names_by_id.has(id)
     }
 
     /// The nodes that have left.
@@ -428,7 +667,7 @@ impl Roll {
     pub fn entries(&self) -> Vec<&Entry> {
         let stored = self.slots.values().filter_map(|slot| slot.stored.as_ref());
         let mut entries: Vec<&Entry> = stored.map(|(_, entry)| entry).collect();
-        entries.sort_unstable_by_key(|entry| entry.position);
+        entries.sort_unstable_by_key(|entry| entry.precedence());
         entries
     }
 
@@ -449,13 +688,12 @@ impl Roll {
         id: &NodeId,
         machine: Option<&MachineHash>,
     ) -> Result<(), Conflict> {
-        let of_another = |owner: &&NodeName| *owner != name;
-        if let Some(owner) = self.names_by_id.get(id).filter(of_another) {
+        if let Some(owner) = self.names_by_id.of_another(id, name) {
             let (name, id, owner) = (name.clone(), id.clone(), owner.clone());
             return Err(Conflict::IdTaken { name, id, owner });
         }
-        let owner = machine.and_then(|machine| self.names_by_machine.get(machine));
-        if let Some(owner) = owner.filter(of_another) {
+        let owner = machine.and_then(|machine| self.names_by_machine.of_another(machine, name));
+        if let Some(owner) = owner {
             return Err(Conflict::MachineTaken { name: name.clone(), owner: owner.clone() });
         }
         Ok(())
@@ -483,16 +721,16 @@ impl Roll {
     fn update(&mut self, name: &NodeName, change: impl FnOnce(&mut Slot)) {
         let mut slot = self.slots.remove(name).unwrap_or_default();
         for entry in slot.entries() {
-            self.names_by_id.remove(&entry.node_id);
-            if let Some(machine) = &entry.machine {
-                self.names_by_machine.remove(machine);
+            self.names_by_id.remove(&entry.node_id, name);
+            if let Some(machine) = entry.claimed_machine() {
+                self.names_by_machine.remove(machine, name);
             }
         }
         change(&mut slot);
         for entry in slot.entries() {
-            self.names_by_id.insert(entry.node_id.clone(), name.clone());
-            if let Some(machine) = &entry.machine {
-                self.names_by_machine.insert(machine.clone(), name.clone());
+            self.names_by_id.add(&entry.node_id, name);
+            if let Some(machine) = entry.claimed_machine() {
+                self.names_by_machine.add(machine, name);
             }
         }
         if slot.latest().is_some() {

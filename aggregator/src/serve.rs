@@ -1,6 +1,7 @@
 //! `serve`: puts the parts together and runs them until told to stop.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,27 +16,35 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use jiff::Timestamp;
 use rollcall_daemon::http::install_crypto_provider;
-use rollcall_daemon::readiness::Readiness;
+use rollcall_daemon::kubernetes::{self, Selection};
+use rollcall_daemon::observe;
+use rollcall_daemon::readiness::{Latch, Readiness};
 use rollcall_daemon::secret::{SecretError, read_secret_file, warn_if_exposed};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use rollcall_report::error_chain;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::admin::access::Access;
-use crate::admin::views::NodesView;
 use crate::aggregator::Aggregator;
-use crate::cluster_file::{ClusterFile, ClusterFileError};
+use crate::cluster_file::{ClusterFile, ClusterFileError, Stamping, Target};
 use crate::intake::authenticate::Authenticator;
+use crate::intake::review::{Reviewer, ServiceAccount};
+use crate::kubernetes::events::{self, Events};
+use crate::kubernetes::leader::{Candidate, Leadership};
+use crate::kubernetes::nodes::{self, Nodes};
+use crate::kubernetes::{leaving, stamping};
 use crate::metrics::Metrics;
 use crate::onboarding::execute::Executor;
-use crate::store::{OpenError, Store};
+use crate::store::kubernetes::{Feed, Place, Sizing};
+use crate::store::{Contents, OpenError, Store};
 use crate::targets::aios;
 use crate::targets::transport::TransportError;
+use crate::tls::TlsError;
 use crate::tokens::{Tokens, WeakToken};
-use crate::{admin, intake};
+use crate::{admin, intake, tls};
 
 /// How long a client may take to send a request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,6 +52,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How often the nodes are counted anew for `/metrics`.
 const COUNT_INTERVAL: Duration = Duration::from_secs(15);
+/// How long to leave a store in the cluster alone that cannot be read.
+const STORE_PAUSE: Duration = Duration::from_secs(3);
 /// How often the times of unchanged reports are stored: rarely, for each is a write.
 const SEEN_INTERVAL: Duration = Duration::from_mins(5);
 
@@ -51,16 +62,42 @@ const SEEN_INTERVAL: Duration = Duration::from_mins(5);
 pub struct ServeConfig {
     /// The cluster file.
     pub cluster: PathBuf,
-    /// The SQLite database.
-    pub store: PathBuf,
+    /// Where the roll is kept.
+    pub store: StorePlace,
+    /// The cluster that is served, where it is one of Kubernetes.
+    pub kubernetes: Option<KubernetesConfig>,
     /// The join tokens.
-    pub token_file: PathBuf,
+    pub token_file: Option<PathBuf>,
     /// The operator's tokens.
     pub operator_token_file: Option<PathBuf>,
-    /// The intake's certificate chain and key, PEM; plain HTTP without.
-    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Whether operators' tokens are taken from other machines, over plain HTTP.
+    pub operators_from_afar: bool,
+    /// The intake's certificate; plain HTTP without.
+    pub tls: Option<tls::Files>,
     /// How often agents are to report.
     pub interval: Duration,
+}
+
+/// Where the roll is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StorePlace {
+    /// In a SQLite database on a local disk.
+    Sqlite(PathBuf),
+    /// In the Kubernetes cluster, shared with other aggregators.
+    Kubernetes,
+}
+
+/// How the cluster is reached, and who is who in it.
+#[derive(Debug, Clone)]
+pub struct KubernetesConfig {
+    /// How its API is reached.
+    pub selection: Selection,
+    /// The namespace of the store; the pod's own if left out.
+    pub namespace: Option<String>,
+    /// Names this aggregator among its replicas.
+    pub replica: String,
+    /// Whose tokens report; `rollcall-agent` of the namespace if left out.
+    pub agents: Option<ServiceAccount>,
 }
 
 /// The two listeners, bound.
@@ -109,26 +146,26 @@ pub enum ServeError {
         /// The operator's tokens.
         operator: PathBuf,
     },
-    /// The certificate or its key cannot be read.
-    #[error("{flag} {} cannot be used", path.display())]
-    Pem {
-        /// The flag that names the file.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
+    /// The intake's certificate cannot be served.
+    #[error("the intake has no certificate")]
+    Tls {
         /// What is wrong with it.
-        source: pem::Error,
+        source: TlsError,
     },
-    /// The certificate and its key do not go together.
-    #[error("the certificate {} cannot be served with the key {}", cert.display(), key.display())]
-    Certificate {
-        /// The certificate chain.
-        cert: PathBuf,
-        /// The key.
-        key: PathBuf,
-        /// What the TLS library said.
-        source: rustls::Error,
+    /// There is no way to Kubernetes.
+    #[error("the aggregator cannot reach Kubernetes: {reason}")]
+    Kubernetes {
+        /// What was tried, what is wrong, what to do.
+        reason: String,
     },
+    /// It is not known which namespace is ours.
+    #[error(
+        "the aggregator does not know its namespace: say --namespace, since this is no pod with a service account"
+    )]
+    NoNamespace,
+    /// There is no way to report.
+    #[error("no agent could report: give the join tokens with --token-file, or say --kubernetes")]
+    NobodyMayReport,
     /// The store is of no use.
     #[error("the aggregator cannot start without its store")]
     Store {
@@ -172,10 +209,13 @@ impl ServeError {
             Self::ClusterFile { source } => !matches!(source, ClusterFileError::Unreadable { .. }),
             Self::WeakToken { .. }
             | Self::SharedToken { .. }
-            | Self::Certificate { .. }
+            | Self::Tls { source: TlsError::Certificate { .. } }
+            | Self::NoNamespace
+            | Self::NobodyMayReport
             | Self::Target { .. } => true,
             Self::TokenFile { .. }
-            | Self::Pem { .. }
+            | Self::Tls { .. }
+            | Self::Kubernetes { .. }
             | Self::Store { .. }
             | Self::Metrics { .. }
             | Self::Ended { .. }
@@ -195,22 +235,12 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     install_crypto_provider();
+    tokio::pin!(shutdown);
     let file =
         ClusterFile::read(&config.cluster).map_err(|source| ServeError::ClusterFile { source })?;
-    let join_tokens = tokens("--token-file", &config.token_file)?;
-    let operators = config
-        .operator_token_file
-        .as_ref()
-        .map(|path| {
-            let operators = tokens("--operator-token-file", path)?;
-            if operators.shares_one_with(&join_tokens) {
-                let (join, operator) = (config.token_file.clone(), path.clone());
-                return Err(ServeError::SharedToken { join, operator });
-            }
-            Ok(operators)
-        })
-        .transpose()?;
-    let tls = config.tls.map(|(cert, key)| tls_config(cert, key)).transpose()?;
+    let (join_tokens, operators) = all_tokens(&config)?;
+    let certificate = config.tls.as_ref().map(tls::Files::load).transpose();
+    let certificate = certificate.map_err(|source| ServeError::Tls { source })?;
     let mut clients = Vec::new();
     for target in &file.targets {
         let client = aios::Client::new(target)
@@ -218,33 +248,77 @@ pub async fn serve(
         clients.push((target.clone(), client));
     }
     let metrics = Metrics::new().map_err(|source| ServeError::Metrics { source })?;
-    let (store, contents) =
-        Store::open(&config.store).map_err(|source| ServeError::Store { source })?;
-    log::info!(
-        store = config.store.display().to_string(),
-        nodes = contents.entries.len();
-        "the store is open"
-    );
-    let aggregator = Arc::new(Aggregator::new(file, config.interval, store, contents, metrics));
+    let kubernetes = match config.kubernetes {
+        Some(config) => Some(Kubernetes::reach(config).await?),
+        None => None,
+    };
+    if join_tokens.is_none() && kubernetes.is_none() {
+        return Err(ServeError::NobodyMayReport);
+    }
+    let (candidate, leadership) = match (&config.store, &kubernetes) {
+        (StorePlace::Kubernetes, Some(it)) => {
+            let (candidate, leadership) =
+                Candidate::new(it.client.clone(), &it.namespace, it.replica.clone());
+            (Some(candidate), leadership)
+        }
+        _ => (None, Leadership::of_one()),
+    };
+    let readiness = Readiness::new();
+    let (waiting, admin_listener) = twice(listeners.admin)
+        .map_err(|source| ServeError::Listener { listener: "admin", source })?;
+    let unopened = readiness.latch("the store to open");
+    let probes = observe::router(metrics.registry().clone(), readiness.clone());
+    let opened = tokio::select! {
+        opened = open_store(&config.store, kubernetes.as_ref(), &file, &leadership) => opened?,
+        // Whoever probes is answered meanwhile.
+        served = observe::serve(waiting, probes, std::future::pending()) => {
+            return served.map_err(|source| ServeError::Listener { listener: "admin", source });
+        }
+        () = &mut shutdown => return Ok(()),
+    };
+    drop(unopened);
+    let (store, contents, feed) = opened;
+    log::info!(nodes = contents.entries.len(); "the store is open");
+
+    let mut aggregator = Aggregator::new(file, config.interval, store, contents, metrics);
+    aggregator.leadership = leadership;
+    let mut background = JoinSet::new();
+    let cluster = kubernetes.as_ref().map(|it| it.client.clone());
+    let reviewer = kubernetes.map(|it| it.attach(&mut aggregator, &mut background, &readiness));
+    let aggregator = Arc::new(aggregator);
 
     let by_name = clients.iter().map(|(target, client)| (target.name.clone(), client.clone()));
     let by_name: BTreeMap<_, _> = by_name.collect();
-    let access = Access::new(operators);
-    let admin = admin::router::router(Arc::clone(&aggregator), by_name, access, Readiness::new());
-    let intake = intake::router::router(Arc::clone(&aggregator), Authenticator::new(join_tokens));
+    let access = Access::new(operators, config.operators_from_afar);
+    let admin = admin::router::router(Arc::clone(&aggregator), by_name, access, readiness);
+    let authenticator = Authenticator::new(join_tokens, reviewer);
+    let intake = intake::router::router(Arc::clone(&aggregator), authenticator);
 
-    let mut background = JoinSet::new();
-    for (target, client) in clients {
-        background.spawn(Executor::new(Arc::clone(&aggregator), target, client).run());
+    let feed = feed.map(Arc::new);
+    if let Some(feed) = feed.clone() {
+        let aggregator = Arc::clone(&aggregator);
+        background.spawn(async move { feed.run(move |learned| aggregator.learn(learned)).await });
     }
+    background.spawn(lead(Arc::clone(&aggregator), clients, feed, cluster));
+    background.spawn(Arc::clone(&aggregator).follow_nodes());
     background.spawn(keep_house(Arc::clone(&aggregator)));
+    if let (Some(files), Some(served)) = (config.tls, certificate.clone()) {
+        background.spawn(never(files.follow(served)));
+    }
+    let (resign, resigned) = oneshot::channel::<()>();
+    let candidacy = candidate.map(|candidate| {
+        tokio::spawn(candidate.run(async move {
+            // It is sent, or dropped with all the rest.
+            let _told = resigned.await;
+        }))
+    });
 
     let stop = axum_server::Handle::new();
     let intake_service = intake.into_make_service();
-    let intake = serve_http("intake", listeners.intake, intake_service, tls, stop.clone());
+    let intake = serve_http("intake", listeners.intake, intake_service, certificate, stop.clone());
     let admin_service = admin.into_make_service_with_connect_info::<SocketAddr>();
-    let admin = serve_http("admin", listeners.admin, admin_service, None, stop.clone());
-    tokio::pin!(intake, admin, shutdown);
+    let admin = serve_http("admin", admin_listener, admin_service, None, stop.clone());
+    tokio::pin!(intake, admin);
     tokio::select! {
         () = &mut shutdown => {}
         outcome = &mut intake => return outcome.and(Err(ServeError::Ended { part: "intake" })),
@@ -253,6 +327,11 @@ pub async fn serve(
         () = aggregator.store.closed() => return Err(ServeError::Ended { part: "store" }),
     }
     background.shutdown().await;
+    // Nothing is under way any more that only a leader may do.
+    drop(resign);
+    if let Some(candidacy) = candidacy {
+        drop(candidacy.await);
+    }
     stop.graceful_shutdown(Some(STOP_GRACE));
     let (intake, admin) = tokio::join!(intake, admin);
     if let Err(error) = aggregator.store_last_seen().await {
@@ -260,6 +339,178 @@ pub async fn serve(
     }
     log::info!("stopped");
     intake.and(admin)
+}
+
+/// One listener as two that take turns.
+fn twice(listener: TcpListener) -> io::Result<(TcpListener, TcpListener)> {
+    let listener = listener.into_std()?;
+    Ok((TcpListener::from_std(listener.try_clone()?)?, TcpListener::from_std(listener)?))
+}
+
+/// The join tokens and the operators'.
+fn all_tokens(config: &ServeConfig) -> Result<(Option<Tokens>, Option<Tokens>), ServeError> {
+    let read =
+        |flag, path: &Option<PathBuf>| path.as_ref().map(|path| tokens(flag, path)).transpose();
+    let join = read("--token-file", &config.token_file)?;
+    let operators = read("--operator-token-file", &config.operator_token_file)?;
+    let paths = config.token_file.clone().zip(config.operator_token_file.clone());
+    if let (Some(join), Some(operators), Some((join_file, operator_file))) =
+        (&join, &operators, paths)
+        && operators.shares_one_with(join)
+    {
+        return Err(ServeError::SharedToken { join: join_file, operator: operator_file });
+    }
+    Ok((join, operators))
+}
+
+/// The cluster, as it is reached.
+struct Kubernetes {
+    client: kube::Client,
+    namespace: String,
+    replica: String,
+    agents: Option<ServiceAccount>,
+}
+
+impl Kubernetes {
+    async fn reach(config: KubernetesConfig) -> Result<Self, ServeError> {
+        let KubernetesConfig { selection, namespace, replica, agents } = config;
+        let way = kubernetes::Access::open(&selection).await;
+        let way = way.map_err(|reason| ServeError::Kubernetes { reason })?;
+        let namespace =
+            namespace.or_else(kubernetes::own_namespace).ok_or(ServeError::NoNamespace)?;
+        log::info!(url:% = way.url, namespace = namespace.as_str(), replica = replica.as_str();
+            "this is a Kubernetes cluster");
+        Ok(Self { client: way.client, namespace, replica, agents })
+    }
+
+    /// Lets the aggregator see the cluster; what comes back reviews its agents' tokens.
+    fn attach(
+        self,
+        aggregator: &mut Aggregator,
+        background: &mut JoinSet<()>,
+        readiness: &Readiness,
+    ) -> Reviewer {
+        let Self { client, namespace, replica, agents } = self;
+        let nodes = Nodes::watched(aggregator.file.selected_labels());
+        background.spawn(never(nodes::watch::watch(client.clone(), nodes.clone())));
+        let listed = readiness.latch("Kubernetes to list its Nodes");
+        background.spawn(open_when_listed(nodes.clone(), listed));
+        let (events, complaints) = Events::queue();
+        background.spawn(never(events::publish(client.clone(), replica, complaints)));
+        aggregator.nodes = nodes;
+        aggregator.events = events;
+        let name = "rollcall-agent".to_owned();
+        Reviewer::new(client, agents.unwrap_or(ServiceAccount { namespace, name }))
+    }
+}
+
+/// Opens the store. One in the cluster is waited for: a pod that ends would only be started again.
+async fn open_store(
+    place: &StorePlace,
+    kubernetes: Option<&Kubernetes>,
+    file: &ClusterFile,
+    leadership: &Leadership,
+) -> Result<(Store, Contents, Option<Feed>), ServeError> {
+    let it = match (place, kubernetes) {
+        (StorePlace::Kubernetes, Some(it)) => it,
+        (StorePlace::Kubernetes, None) => return Err(ServeError::NoNamespace),
+        (StorePlace::Sqlite(path), _) => {
+            let opened = Store::open(path).map_err(|source| ServeError::Store { source });
+            return opened.map(|(store, contents)| (store, contents, None));
+        }
+    };
+    let mut trouble = None;
+    loop {
+        let place = Place {
+            namespace: it.namespace.clone(),
+            replica: it.replica.clone(),
+            sizing: Sizing {
+                overrides: file.overrides.clone(),
+                gpu_loss_hold_down: file.gpu_loss_hold_down,
+            },
+            leadership: leadership.clone(),
+            targets: file.targets.iter().map(|target| target.name.to_string()).collect(),
+        };
+        match Store::kubernetes(it.client.clone(), place).await {
+            Ok((store, contents, feed)) => return Ok((store, contents, Some(feed))),
+            Err(error @ OpenError::Kubernetes { .. }) => {
+                let words = error_chain(&error);
+                if trouble.as_ref() != Some(&words) {
+                    log::error!(error = words.as_str(); "the store is not open yet, trying again");
+                }
+                trouble = Some(words);
+                tokio::time::sleep(STORE_PAUSE).await;
+            }
+            Err(source) => return Err(ServeError::Store { source }),
+        }
+    }
+}
+
+/// Does what only one aggregator may do, while this one leads.
+async fn lead(
+    aggregator: Arc<Aggregator>,
+    clients: Vec<(Target, aios::Client)>,
+    feed: Option<Arc<Feed>>,
+    cluster: Option<kube::Client>,
+) {
+    let mut leadership = aggregator.leadership.clone();
+    loop {
+        leadership.gained().await;
+        let mut unreadable = Vec::new();
+        if let Some(feed) = &feed {
+            match feed.standings().await {
+                Ok(standings) => {
+                    aggregator.take_up(standings.learned);
+                    unreadable = standings.unreadable;
+                }
+                Err(error) => {
+                    log::warn!(error:% = error; "where the targets stand cannot be read, trying again");
+                    tokio::time::sleep(STORE_PAUSE).await;
+                    continue;
+                }
+            }
+        }
+        aggregator.metrics.leads(true);
+        let mut duties = JoinSet::new();
+        for (target, client) in clients.clone() {
+            if unreadable.iter().any(|name| name == target.name.as_str()) {
+                log::error!(target_name = target.name.as_str();
+                    "nothing is done for the target, since where it stands cannot be understood");
+                continue;
+            }
+            duties.spawn(Executor::new(Arc::clone(&aggregator), target, client).run());
+        }
+        if let Some(client) = &cluster {
+            duties.spawn(never(leaving::follow(client.clone(), Arc::clone(&aggregator))));
+            if aggregator.file.stamping == Stamping::Aggregator {
+                duties.spawn(never(stamping::stamp(client.clone(), Arc::clone(&aggregator))));
+            }
+        }
+        // One that another aggregator was in the way of begins anew, with what is stored.
+        let is_overtaken = tokio::select! {
+            () = leadership.lost() => false,
+            Some(_) = duties.join_next() => true,
+        };
+        duties.shutdown().await;
+        aggregator.metrics.leads(false);
+        if is_overtaken {
+            tokio::time::sleep(STORE_PAUSE).await;
+        }
+        for target in &aggregator.file.targets {
+            aggregator.show_kept(target, &[]);
+        }
+    }
+}
+
+/// A task that never ends, as one among others that do not either.
+async fn never(task: impl Future<Output = Infallible>) {
+    match task.await {}
+}
+
+async fn open_when_listed(nodes: Nodes, latch: Latch) {
+    let _nodes = nodes.listed().await;
+    drop(latch);
+    std::future::pending::<()>().await;
 }
 
 async fn serve_http<S>(
@@ -298,22 +549,24 @@ fn bound_headers(builder: &mut Builder<TokioExecutor>) {
 /// Counts nodes and what they hold for `/metrics`, and stores now and then who was seen when.
 async fn keep_house(aggregator: Arc<Aggregator>) {
     let mut count = tokio::time::interval(COUNT_INTERVAL);
-    let mut seen = tokio::time::interval(SEEN_INTERVAL);
+    // A shared store spreads its writes by itself.
+    let is_shared = aggregator.store.is_shared();
+    let mut seen = tokio::time::interval(if is_shared { COUNT_INTERVAL } else { SEEN_INTERVAL });
     count.set_missed_tick_behavior(MissedTickBehavior::Delay);
     seen.set_missed_tick_behavior(MissedTickBehavior::Delay);
     seen.reset();
+    let mut seen_trouble = None;
     loop {
         tokio::select! {
             _ = count.tick() => {
-                let now = Timestamp::now();
-                let nodes = NodesView::of(&aggregator, now);
-                aggregator.metrics.nodes(nodes.counts());
-                aggregator.metrics.each_node(nodes.figures());
+                aggregator.measure(Timestamp::now());
             }
             _ = seen.tick() => {
-                if let Err(error) = aggregator.store_last_seen().await {
+                let trouble = aggregator.store_last_seen().await.err();
+                if trouble != seen_trouble && let Some(error) = &trouble {
                     log::error!(error:% = error; "the times of the last reports could not be stored");
                 }
+                seen_trouble = trouble;
             }
         }
     }
@@ -327,26 +580,4 @@ fn tokens(flag: &'static str, path: &std::path::Path) -> Result<Tokens, ServeErr
         path: path.to_owned(),
         source,
     })
-}
-
-fn tls_config(cert: PathBuf, key: PathBuf) -> Result<RustlsConfig, ServeError> {
-    let unusable = |flag, path: &PathBuf| {
-        let path = path.clone();
-        move |source| ServeError::Pem { flag, path, source }
-    };
-    let chain = CertificateDer::pem_file_iter(&cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(unusable("--tls-cert", &cert))?;
-    if chain.is_empty() {
-        let source = pem::Error::NoItemsFound;
-        return Err(ServeError::Pem { flag: "--tls-cert", path: cert, source });
-    }
-    let private = PrivateKeyDer::from_pem_file(&key).map_err(unusable("--tls-key", &key))?;
-    warn_if_exposed(&key);
-    let mut config = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(chain, private)
-        .map_err(|source| ServeError::Certificate { cert, key, source })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(RustlsConfig::from_config(Arc::new(config)))
 }

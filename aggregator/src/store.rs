@@ -1,15 +1,16 @@
 //! Where the roll, the targets' states and the journal outlive the process.
 //!
-//! One thread owns the database. Writes reach it through a bounded channel, and all that wait are
-//! committed together, so that a burst of reports costs few fsyncs. A write is answered when it is
-//! on disk.
+//! Either in a database of its own: one thread owns it, and all writes that wait are committed
+//! together, so that a burst of reports costs few fsyncs. Or in the Kubernetes cluster itself, shared
+//! with other aggregators. A write is answered when it is stored.
 
+pub mod kubernetes;
 mod sqlite;
 
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rollcall_report::{NodeName, error_chain};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -54,8 +55,8 @@ pub enum Write {
     Seen(Vec<(NodeName, Timestamp)>),
     /// A node leaves.
     Forget(NodeName, Departure),
-    /// A node that is not on the roll has left.
-    Departed(Departure),
+    /// Nodes have left, whether they are on the roll still or not.
+    Departed(Vec<Departure>),
     /// A target's state, and what happened.
     Target {
         /// The target.
@@ -71,6 +72,8 @@ pub enum Write {
         name: String,
         /// Where it stands, if the store does not know it yet.
         state: Box<TargetState>,
+        /// What was wanted before.
+        before: Box<Will>,
         /// What is wanted from now on.
         will: Box<Will>,
         /// What to append to the journal.
@@ -82,6 +85,28 @@ pub enum Write {
         name: String,
         /// What to append to the journal.
         event: Event,
+    },
+}
+
+/// What a store that is shared holds, whoever has written it.
+#[derive(Debug)]
+pub enum Learned {
+    /// A node as it is stored now.
+    Node(Box<Entry>),
+    /// When a node last reported, to whichever aggregator.
+    Seen(NodeName, Timestamp),
+    /// A node is in the store no more.
+    Gone(NodeName),
+    /// Nodes that have left.
+    Departures(Vec<Departure>),
+    /// Where a target stands, and what is wanted of it.
+    Target {
+        /// The target.
+        name: String,
+        /// Its state; `None`: nothing was done for it yet.
+        state: Option<Box<TargetState>>,
+        /// What is wanted of it.
+        will: Box<Will>,
     },
 }
 
@@ -150,6 +175,8 @@ pub struct JournalLine {
 #[derive(Debug, Clone)]
 pub struct Store {
     jobs: mpsc::Sender<Job>,
+    /// How long the time of a node's last report may lag behind.
+    lag: SignedDuration,
 }
 
 #[derive(Debug)]
@@ -209,7 +236,34 @@ impl Store {
             .name("store".into())
             .spawn(work)
             .map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-        Ok((Self { jobs }, contents))
+        Ok((Self { jobs, lag: SignedDuration::ZERO }, contents))
+    }
+
+    /// Opens the store that the aggregators of a Kubernetes cluster share, and reads what it holds.
+    /// What others write is told by the feed, which has to be run.
+    ///
+    /// # Errors
+    ///
+    /// When its objects cannot be read, or hold what cannot be understood.
+    pub async fn kubernetes(
+        client: kube::Client,
+        place: kubernetes::Place,
+    ) -> Result<(Self, Contents, kubernetes::Feed), OpenError> {
+        let (cluster, contents, feed) = kubernetes::open(client, place).await?;
+        let (jobs, waiting) = mpsc::channel(QUEUE);
+        tokio::spawn(kubernetes::work(cluster, waiting));
+        Ok((Self { jobs, lag: kubernetes::LAG }, contents, feed))
+    }
+
+    /// Whether other aggregators write to it, too.
+    pub const fn is_shared(&self) -> bool {
+        !self.lag.is_zero()
+    }
+
+    /// How long the time of a node's last report may lag behind: where the node reported to another
+    /// aggregator, which does not write each.
+    pub const fn lag(&self) -> SignedDuration {
+        self.lag
     }
 
     /// Resolves when the store's thread is gone, which nothing but a bug brings about.
@@ -293,9 +347,22 @@ pub enum WriteError {
         /// What the database said.
         reason: String,
     },
+    /// The store is shared, and another aggregator was quicker.
+    #[error("{what}; look again")]
+    Overtaken {
+        /// What the other has done.
+        what: String,
+    },
     /// The store's thread is gone.
     #[error("the store is closed")]
     Closed,
+}
+
+impl WriteError {
+    /// Only whoever leads may do it.
+    pub fn leads_no_more() -> Self {
+        Self::Overtaken { what: "this aggregator leads no more".to_owned() }
+    }
 }
 
 /// Why a store could not be opened.
@@ -308,6 +375,14 @@ pub enum OpenError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The cluster's API refused, or cannot be reached.
+    #[error(
+        "the store in the cluster cannot be used: {reason}; are the custom resource definitions and the aggregator's rights of packaging/kubernetes in place?"
+    )]
+    Kubernetes {
+        /// What was asked of which path, and what came back.
+        reason: String,
     },
     /// Another aggregator has it.
     #[error("the store {} is in use by another rollcall-aggregator: stop that one, or give this one another store", path.display())]

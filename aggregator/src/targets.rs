@@ -137,7 +137,7 @@ impl Difference {
     pub fn kept_words(&self) -> Option<String> {
         let leaving = (self.leaving > 0).then(|| {
             format!(
-                "{} forgotten nodes leave the entry when departures.holdDown is over",
+                "{} nodes leave the entry when departures.holdDown is over: they have left, or this target's nodes leave them out",
                 self.leaving
             )
         });

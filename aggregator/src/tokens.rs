@@ -58,44 +58,51 @@ impl Tokens {
         self.digests.iter().any(|digest| other.digests.contains(digest))
     }
 
-    /// Checks a request's `Authorization: Bearer …`.
+    /// Checks a token that was presented.
     ///
     /// # Errors
     ///
     /// The refusal to answer with.
-    pub fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let refuse = |code, message: &str| Refusal { code, message: message.to_owned() };
-        let Some(value) = headers.get(header::AUTHORIZATION) else {
-            return Err(refuse(
-                RefusalCode::CredentialsMissing,
-                "no credentials: send the header Authorization: Bearer TOKEN",
-            ));
-        };
-        let token = value.to_str().ok().and_then(|value| value.split_once(' '));
-        let Some((_, token)) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        else {
-            return Err(refuse(
-                RefusalCode::CredentialsWrong,
-                "the Authorization header is not of the form: Bearer TOKEN",
-            ));
-        };
-        let presented = sha256(token.trim());
+    pub fn check(&self, token: &str) -> Result<(), Refusal> {
+        let presented = sha256(token);
         let known = self
             .digests
             .iter()
             .fold(Choice::from(0), |known, digest| known | digest.ct_eq(&presented));
         if known.into() {
-            Ok(())
-        } else {
-            Err(refuse(
-                RefusalCode::CredentialsWrong,
-                "the token is not one that this aggregator knows: compare the two token files",
-            ))
+            return Ok(());
         }
+        let message =
+            "the token is not one that this aggregator knows: compare the two token files";
+        Err(Refusal { code: RefusalCode::CredentialsWrong, message: message.to_owned() })
     }
 }
 
-fn sha256(token: &str) -> [u8; 32] {
+/// The token of a request's `Authorization: Bearer …`.
+///
+/// # Errors
+///
+/// The refusal to answer with.
+pub fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
+    let refuse = |code, message: &str| Refusal { code, message: message.to_owned() };
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        return Err(refuse(
+            RefusalCode::CredentialsMissing,
+            "no credentials: send the header Authorization: Bearer TOKEN",
+        ));
+    };
+    let token = value.to_str().ok().and_then(|value| value.split_once(' '));
+    match token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) {
+        Some((_, token)) => Ok(token.trim()),
+        None => Err(refuse(
+            RefusalCode::CredentialsWrong,
+            "the Authorization header is not of the form: Bearer TOKEN",
+        )),
+    }
+}
+
+/// A token's digest.
+pub fn sha256(token: &str) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
     bytes
@@ -129,7 +136,13 @@ mod tests {
             if let Some(value) = header {
                 headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&value).expect("text"));
             }
-            assert_eq!(tokens.check(&headers).map_err(|refusal| refusal.code), expected, "{what}");
+            assert_eq!(
+                bearer(&headers)
+                    .and_then(|token| tokens.check(token))
+                    .map_err(|refusal| refusal.code),
+                expected,
+                "{what}"
+            );
         }
     }
 

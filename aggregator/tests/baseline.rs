@@ -61,7 +61,7 @@ fn after(reports: Vec<NodeReport>) -> Option<Vec<String>> {
     let mut roll = Roll::default();
     for (second, report) in (0_u8..).zip(reports) {
         let now = Timestamp::from_second(second.into()).expect("in range");
-        let change = roll.admit(report, Digest::of(&[&[second]]), now).expect("one node");
+        let change = roll.admit(report, Digest::of(&[&[second]]), None, now).expect("one node");
         let text = serde_json::to_string(&change.entry).expect("JSON");
         let again: Entry = serde_json::from_str(&text).expect("readable");
         assert_eq!(again, change.entry, "a restart changes nothing");

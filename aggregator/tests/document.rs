@@ -232,10 +232,8 @@ fn bandwidth() {
     }
 }
 
-#[test]
-#[expect(clippy::too_many_lines, reason = "one table")]
-fn gpus_that_are_not_there_lost_or_unmeasured() {
-    let gpu = |index: u32, memory_bytes| Gpu {
+fn gpu(index: u32, memory_bytes: Reading<u64>) -> Gpu {
+    Gpu {
         index,
         model: "NVIDIA H100 80GB HBM3".into(),
         memory_bytes,
@@ -244,11 +242,19 @@ fn gpus_that_are_not_there_lost_or_unmeasured() {
         pci_address: None,
         active_nvlinks: None,
         mig: None,
-    };
+    }
+}
+
+/// So many MiB, and a little more.
+fn mib(count: u64) -> Reading<u64> {
+    Reading::Known(count * 1024 * 1024 + 1_048_575)
+}
+
+#[test]
+fn gpus_that_are_not_there_lost_or_unmeasured() {
     let driver = |gpus, failures| {
         Reading::Known(NvidiaDriver { version: None, cuda_version: None, gpus, failures })
     };
-    let mib = |count: u64| Reading::Known(count * 1024 * 1024 + 1_048_575);
     let failure = GpuFailure { index: 1, reason: "GPU is lost".into() };
     let amd = Accelerator {
         pci_address: "0000:81:00.0".into(),
@@ -328,6 +334,7 @@ fn gpus_that_are_not_there_lost_or_unmeasured() {
             passed_through: 0,
             lost: Vec::new(),
             amd: Reading::Absent,
+            nvidia_unasked: Vec::new(),
             nvidia_driver,
             unmeasured,
         });
@@ -348,6 +355,33 @@ fn gpus_on_the_bus_without_a_word_of_a_driver_are_no_zero() {
     let assembly = assemble(&file.cluster, &file.overrides, [(&id, &inventory)]);
     assert_eq!(assembly.document.nodes.count, 0);
     assert_eq!(assembly.incomplete.len(), 1);
+}
+
+#[test]
+fn gpus_that_nobody_asked() {
+    let file = ClusterFile::read(&sample("cluster.yaml")).expect("the cluster file");
+    let id = "n1".parse::<NodeId>().expect("an id");
+    for (what, on_bus, told, counted) in [
+        ("as many as on the bus", 2, 2, true),
+        ("fewer than on the bus", 2, 1, false),
+        ("more than on the bus", 1, 2, false),
+        ("none", 1, 0, false),
+    ] {
+        let mut inventory = inventory();
+        let gpus = known(&mut inventory.gpus);
+        gpus.nvidia_pci_devices = Reading::Known(on_bus);
+        gpus.nvidia_driver = Reading::failed("the library is not installed");
+        gpus.nvidia_unasked = (0..told).map(|index| gpu(index, mib(81_559))).collect();
+        let assembly = assemble(&file.cluster, &file.overrides, [(&id, &inventory)]);
+        let found = (assembly.document.gpus.count, assembly.document.gpus.memory);
+        assert_eq!(found, if counted { (2, 163_118) } else { (0, 0) }, "{what}");
+        assert_eq!(assembly.incomplete.is_empty(), counted, "{what}");
+        let said: Vec<String> = assembly.warnings.iter().map(ToString::to_string).collect();
+        let is_told = said.iter().any(|said| {
+            said.contains("2 NVIDIA GPUs are counted as") && said.contains("is not installed")
+        });
+        assert_eq!(is_told, counted, "{what}: {said:?}");
+    }
 }
 
 #[test]
@@ -434,6 +468,7 @@ prop_compose! {
                 passed_through: 0,
                 lost: Vec::new(),
                 amd: Reading::Absent,
+                nvidia_unasked: Vec::new(),
                 nvidia_driver: Reading::Known(NvidiaDriver {
                     version: None, cuda_version: None, gpus, failures: vec![],
                 }),

@@ -48,6 +48,7 @@ fn answering(numbers: &[u32], on_bus: u32) -> Gpus {
         nvidia_pci_devices: Reading::Known(on_bus),
         lost: Vec::new(),
         passed_through: 0,
+        nvidia_unasked: Vec::new(),
         nvidia_driver: Reading::Known(NvidiaDriver {
             version: None,
             cuda_version: None,
@@ -82,7 +83,7 @@ fn followed(reports: Reports) -> Entry {
     let mut roll = Roll::default();
     for (second, gpus) in reports {
         let report = report(Reading::Known(gpus));
-        let change = roll.admit(report, Digest::of(&[&second.to_le_bytes()]), at(second));
+        let change = roll.admit(report, Digest::of(&[&second.to_le_bytes()]), None, at(second));
         roll.confirm(change.expect("one node"));
     }
     roll.entries()[0].clone()
@@ -256,6 +257,7 @@ fn what_is_said_of_lost_gpus() {
         lost: Some(2),
         passed_through: Some(0),
         counted: Some(4),
+        allocatable: None,
     };
     assert_eq!(states, expected);
     let (_, warnings, states) = judged(&entry, 700);
@@ -279,7 +281,7 @@ fn what_an_incomplete_node_is_not_known_to_have_is_no_zero() {
     let expected = GpuStates { expected: Some(4), passed_through: Some(0), ..GpuStates::default() };
     assert_eq!(states, expected);
     let mut roll = Roll::default();
-    let change = roll.admit(report(Reading::failed("EIO")), Digest::of(&[b"x"]), at(0));
+    let change = roll.admit(report(Reading::failed("EIO")), Digest::of(&[b"x"]), None, at(0));
     let entry = change.expect("new").entry;
     let states = GpuStates::of(&Source::of(&entry, at(0), HOLD_DOWN), None);
     assert_eq!(states, GpuStates::default());

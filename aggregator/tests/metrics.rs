@@ -33,6 +33,7 @@ fn each_node_is_told_of_as_long_as_it_is_on_the_roll() {
             lost: Some(1),
             passed_through: Some(0),
             counted: Some(8),
+            allocatable: Some(6),
         },
         failing: vec![(Subject::Gpus, Timestamp::from_second(1234).expect("in range"))],
         unknown_speeds: Some(2),
@@ -46,6 +47,7 @@ fn each_node_is_told_of_as_long_as_it_is_on_the_roll() {
         hardware_changes: None,
     };
     let expected = [
+        "rollcall_node_gpus{node=\"node-1\",state=\"allocatable\"} 6",
         "rollcall_node_gpus{node=\"node-1\",state=\"counted\"} 8",
         "rollcall_node_gpus{node=\"node-1\",state=\"expected\"} 8",
         "rollcall_node_gpus{node=\"node-1\",state=\"lost\"} 1",

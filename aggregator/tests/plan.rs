@@ -1323,3 +1323,39 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn while_the_nodes_are_not_known_nothing_is_sent() {
+    let unsettled = || Gate::Unsettled { why: "Kubernetes has not told its Nodes yet".into() };
+    let observations =
+        [Held::NotRead, Held::Absent, ours(&[]), ours(&["memory"]), shrinking(2), foreign()];
+    let wills = [
+        ("nothing asked", Will::default()),
+        ("pushed", asked(50)),
+        ("adopt", Will { adopt: true, ..asked(50) }),
+        ("partial", Will { partial: true, ..asked(50) }),
+    ];
+    for phase in Phase::ALL {
+        for held in &observations {
+            for (what, will) in &wills {
+                let case =
+                    Case { gate: unsettled(), will: will.clone(), ..Case::of(phase, held.clone()) };
+                let step = case.step();
+                // An entry that is, or may be, there stays as it is; else it is said what is waited for.
+                if case.state.past.entry_at.is_some() {
+                    assert_eq!(step, Step::Rest, "{phase}, {held:?}, {what}");
+                } else {
+                    let words = "Kubernetes has not told its Nodes yet";
+                    let state = case.settled();
+                    assert_eq!(state.phase, Phase::Waiting, "{phase}, {held:?}, {what}");
+                    assert_eq!(state.detail.as_deref(), Some(words), "{phase}, {held:?}, {what}");
+                }
+            }
+        }
+    }
+    // To leave a network, nobody needs to know the nodes.
+    let mut leaving =
+        Case { will: gone(), gate: unsettled(), ..Case::of(Phase::Offboarding, ours(&[])) };
+    leaving.state.past.heeded = Some(at(50));
+    assert_eq!(name(&leaving.step()), "remove as offboarding");
+}

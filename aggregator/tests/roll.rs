@@ -14,10 +14,11 @@ use jiff::Timestamp;
 use rollcall_aggregator::digest::Digest;
 use rollcall_aggregator::intake::parse::parse;
 use rollcall_aggregator::roll::departure::Departure;
+use rollcall_aggregator::roll::identity::Voucher;
 use rollcall_aggregator::roll::{Change, Conflict, Entry, Leave, Roll};
 use rollcall_report::{
-    Accelerator, AmdGpu, Attachment, Disk, Gpu, GpuFailure, Gpus, Inventory, Link, Nic, NicKind,
-    NodeReport, NvidiaDriver, Reading, Subject,
+    Accelerator, AmdGpu, Attachment, Disk, Gpu, GpuFailure, Gpus, Inventory, Link, Memory, Nic,
+    NicKind, NodeId, NodeReport, NvidiaDriver, Reading, Subject,
 };
 
 fn report(name: &str, id: &str, machine: Option<u8>) -> NodeReport {
@@ -39,14 +40,14 @@ fn digest(of: u8) -> Digest {
 
 /// Takes a report that the store takes, too.
 fn take(roll: &mut Roll, report: NodeReport, of: u8, now: Timestamp) -> Result<Entry, Conflict> {
-    let change = roll.admit(report, digest(of), now)?;
+    let change = roll.admit(report, digest(of), None, now)?;
     let entry = change.entry.clone();
     roll.confirm(change);
     Ok(entry)
 }
 
 fn admitted(roll: &mut Roll, report: NodeReport, of: u8) -> Change {
-    roll.admit(report, digest(of), at(i64::from(of))).expect("no conflict")
+    roll.admit(report, digest(of), None, at(i64::from(of))).expect("no conflict")
 }
 
 fn ids(roll: &Roll) -> Vec<&str> {
@@ -309,14 +310,15 @@ fn a_replaced_machine_reports_after_rebind() {
 #[test]
 fn unchanged_means_stored_and_equal() {
     let mut roll = Roll::default();
-    let name = "a".parse().expect("a name");
-    assert!(!roll.note(&name, digest(1), at(0)), "a node that is not on the roll");
+    let node = report("a", "a", Some(1)).node;
+    let a: NodeId = "a".parse().expect("an id");
+    assert_eq!(roll.note(&node, digest(1), None, at(0)), None, "a node that is not on the roll");
     let change = admitted(&mut roll, report("a", "a", Some(1)), 1);
-    assert!(!roll.note(&name, digest(1), at(1)), "the store may not hold it yet");
+    assert_eq!(roll.note(&node, digest(1), None, at(1)), None, "the store may not hold it yet");
     roll.confirm(change);
-    assert!(roll.note(&name, digest(1), at(2)));
-    assert_eq!(roll.get(&name).map(|entry| entry.last_seen), Some(at(2)));
-    assert!(!roll.note(&name, digest(2), at(3)), "another report");
+    assert_eq!(roll.note(&node, digest(1), None, at(2)), Some(a));
+    assert_eq!(roll.get(&node.name).map(|entry| entry.last_seen), Some(at(2)));
+    assert_eq!(roll.note(&node, digest(2), None, at(3)), None, "another report");
 }
 
 #[test]
@@ -329,9 +331,9 @@ fn what_the_store_did_not_take_never_was() {
 
     // A change of a known node that fails leaves it as it was, with its old id.
     let change = admitted(&mut roll, report("b", "b", Some(2)), 3);
-    let meanwhile = roll.admit(report("c", "b", Some(3)), digest(4), at(4));
+    let meanwhile = roll.admit(report("c", "b", Some(3)), digest(4), None, at(4));
     assert!(matches!(meanwhile, Err(Conflict::IdTaken { .. })), "claimed while on its way");
-    let meanwhile = roll.admit(report("c", "a", Some(3)), digest(4), at(4));
+    let meanwhile = roll.admit(report("c", "a", Some(3)), digest(4), None, at(4));
     assert!(matches!(meanwhile, Err(Conflict::IdTaken { .. })), "and so is the old one");
     roll.withdraw(&change);
     assert_eq!(ids(&roll), ["a"]);
@@ -401,7 +403,7 @@ fn each_change_on_its_way_keeps_its_claims() {
     let first = admitted(&mut roll, report("a", "y", Some(1)), 1);
     let second = admitted(&mut roll, report("a", "z", Some(1)), 2);
     for id in ["y", "z"] {
-        let other = roll.admit(report("b", id, Some(2)), digest(3), at(3));
+        let other = roll.admit(report("b", id, Some(2)), digest(3), None, at(3));
         assert!(matches!(other, Err(Conflict::IdTaken { .. })), "{id}");
     }
     roll.withdraw(&second);
@@ -416,11 +418,11 @@ fn a_rebind_counts_when_the_store_knows_it_and_once() {
     let name = "a".parse().expect("a name");
     take(&mut roll, report("a", "a", Some(1)), 1, at(1)).expect("new");
     let change = roll.rebind(&name).expect("it is there");
-    let early = roll.admit(report("a", "a", Some(2)), digest(2), at(2));
+    let early = roll.admit(report("a", "a", Some(2)), digest(2), None, at(2));
     assert!(matches!(early, Err(Conflict::MachineDiffers { .. })), "the store may refuse it");
     roll.confirm(change);
     let used = admitted(&mut roll, report("a", "a", Some(2)), 3);
-    let third = roll.admit(report("a", "a", Some(3)), digest(4), at(4));
+    let third = roll.admit(report("a", "a", Some(3)), digest(4), None, at(4));
     assert!(matches!(third, Err(Conflict::MachineDiffers { .. })), "it is used");
     roll.confirm(used);
 }
@@ -443,7 +445,7 @@ fn conflicts_are_told_once_and_end() {
     take(&mut roll, report("a", "a", Some(1)), 1, at(0)).expect("new");
     let taken = || report("b", "a", Some(2));
     for (nth, is_news) in [(1, true), (2, false)] {
-        let conflict = roll.admit(taken(), digest(2), at(1)).expect_err("taken");
+        let conflict = roll.admit(taken(), digest(2), None, at(1)).expect_err("taken");
         assert_eq!(roll.note_conflict(conflict, at(1)), is_news, "time {nth}");
     }
     assert_eq!(roll.conflicts_since(at(0)).len(), 1);
@@ -451,7 +453,8 @@ fn conflicts_are_told_once_and_end() {
     assert_eq!(roll.conflicts_since(at(0)).len(), 0, "mended");
 
     // Another machine under a name that is in use: the rightful one mends nothing.
-    let conflict = roll.admit(report("a", "a", Some(9)), digest(4), at(5)).expect_err("another");
+    let conflict =
+        roll.admit(report("a", "a", Some(9)), digest(4), None, at(5)).expect_err("another");
     assert!(roll.note_conflict(conflict, at(5)));
     take(&mut roll, report("a", "a", Some(1)), 6, at(6)).expect("the rightful one");
     assert_eq!(roll.conflicts_since(at(5)).len(), 1);
@@ -529,6 +532,7 @@ fn what_is_truly_gone_is_gone() {
         passed_through: 0,
         lost: Vec::new(),
         amd: Reading::Absent,
+        nvidia_unasked: Vec::new(),
         nvidia_driver: Reading::Absent,
         unmeasured: vec![],
     });
@@ -575,6 +579,7 @@ fn what_is_new_and_cannot_be_read_is_left_out() {
             passed_through: 0,
             lost: Vec::new(),
             amd: Reading::Absent,
+            nvidia_unasked: Vec::new(),
             nvidia_driver: Reading::Absent,
             unmeasured: vec![],
         });
@@ -779,4 +784,43 @@ fn a_first_report_stands_as_it_is() {
         let entry = take(&mut roll, broken.clone(), 1, at(second)).expect("the same node");
         assert_eq!(entry.inventory, broken.inventory, "what was never known is not left out");
     }
+}
+
+#[test]
+fn a_node_that_kubernetes_vouches_for_is_bound_to_its_node_object() {
+    let voucher =
+        |uid: &str, is_proven| Voucher { node_uid: uid.to_owned(), label: None, is_proven };
+    let mut roll = Roll::default();
+    let mut take = |name: &str, machine, voucher: &Voucher, of, memory: Reading<Memory>| {
+        let mut report = report(name, name, Some(machine));
+        report.inventory.memory = memory;
+        let change = roll.admit(report, digest(of), Some(voucher), at(i64::from(of)))?;
+        let entry = change.entry.clone();
+        roll.confirm(change);
+        Ok::<Entry, Conflict>(entry)
+    };
+    let known = || report("x", "x", None).inventory.memory;
+    let failed = || Reading::failed("EIO");
+    let is_kept = |entry: &Entry| entry.inventory.memory.known().is_some();
+    let first = take("a", 1, &voucher("u1", true), 1, known()).expect("new");
+    assert_eq!(first.node_uid.as_deref(), Some("u1"));
+    for (what, machine, uid, kept) in [
+        ("the same machine", 1, "u1", true),
+        ("another machine under the same Node", 2, "u1", false),
+        ("a Node made anew", 3, "u2", false),
+    ] {
+        let of = machine * 10;
+        let entry = take("a", machine, &voucher(uid, true), of, failed()).expect(what);
+        assert_eq!(is_kept(&entry), kept, "{what}: the last value is of this machine");
+        take("a", machine, &voucher(uid, true), of + 1, known()).expect(what);
+    }
+    // Clones share a machine id; Kubernetes tells them apart.
+    take("b", 3, &voucher("u3", true), 50, known()).expect("a clone");
+    // A join token proves no node: the machine's id is what binds it.
+    take("c", 7, &voucher("u4", false), 60, known()).expect("new");
+    let other = take("c", 8, &voucher("u4", false), 61, known()).expect_err("another machine");
+    assert!(matches!(other, Conflict::MachineDiffers { .. }), "{other}");
+    let twice = take("d", 7, &voucher("u5", false), 62, known()).expect_err("counted twice");
+    assert!(matches!(twice, Conflict::MachineTaken { .. }), "{twice}");
+    take("c", 8, &voucher("u6", false), 63, known()).expect("a Node made anew");
 }

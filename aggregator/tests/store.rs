@@ -27,7 +27,7 @@ fn entry() -> (Entry, Vec<u8>) {
     let body = fs::read(path).expect("the sample");
     let mut roll = Roll::default();
     let report = parse(&body).expect("a report");
-    let change = roll.admit(report, Digest::of(&[&body]), at(10)).expect("new");
+    let change = roll.admit(report, Digest::of(&[&body]), None, at(10)).expect("new");
     (change.entry, body)
 }
 
@@ -108,7 +108,8 @@ fn stored_entries_of_version_1_are_readable() {
     }
     let text = fs::read_to_string(path).expect("the frozen entry");
     let read: Entry = serde_json::from_str(&text).expect("readable");
-    assert_eq!(read, entry().0);
+    // Written before changes were counted.
+    assert_eq!(read, Entry { revision: 0, ..entry().0 });
 }
 
 /// One that holds all that an entry can: a lost GPU, a baseline, what the agent said of its looking.
@@ -118,7 +119,7 @@ fn full_entry() -> Entry {
     let mut roll = Roll::default();
     let mut admit = |report: &NodeReport, second| {
         let digest = Digest::of(&[&[u8::try_from(second).expect("small")]]);
-        let change = roll.admit(report.clone(), digest, at(second)).expect("one node");
+        let change = roll.admit(report.clone(), digest, None, at(second)).expect("one node");
         let entry = change.entry.clone();
         roll.confirm(change);
         entry
@@ -158,7 +159,7 @@ fn stored_entries_with_losses_are_readable() {
     }
     let text = fs::read_to_string(path).expect("the frozen entry");
     let read: Entry = serde_json::from_str(&text).expect("readable");
-    assert_eq!(read, full_entry());
+    assert_eq!(read, Entry { revision: 0, ..full_entry() });
     assert!(read.baseline.is_some() && read.health.is_some() && !read.passed_over.is_empty());
     assert_eq!(read.lost_gpus.len(), 1);
 }
@@ -350,7 +351,11 @@ async fn a_store_of_version_1_is_brought_up_to_today_and_keeps_everything() {
     for nth in ["first", "second"] {
         let (store, contents) = reopen(&path).await;
         assert_eq!(contents.installation.to_string(), INSTALLATION, "{nth}");
-        assert_eq!(contents.entries, [Entry { last_seen: at(99), ..entry().0 }], "{nth}");
+        assert_eq!(
+            contents.entries,
+            [Entry { last_seen: at(99), revision: 0, ..entry().0 }],
+            "{nth}"
+        );
         assert_eq!(contents.departures, [], "{nth}");
         let mut targets = contents.targets;
         targets.sort_unstable_by(|one, other| one.0.cmp(&other.0));
@@ -386,6 +391,7 @@ async fn what_operators_want_outlives_the_process() {
     let path = folder.path().join("rollcall.db");
     let (store, _) = Store::open(&path).expect("new");
     let write_will = |name: &str, will: &Will| Write::Will {
+        before: Box::default(),
         name: name.into(),
         state: Box::new(TargetState::new(at(1))),
         will: Box::new(will.clone()),
@@ -514,21 +520,24 @@ async fn departures_come_and_go_with_what_brings_them() {
         ),
         (
             "one that is not on the roll",
-            vec![Write::Departed(departure("ghost", 10))],
+            vec![Write::Departed(vec![departure("ghost", 10)])],
             vec![departure("ghost", 10)],
             vec![],
         ),
         (
             "told twice",
-            vec![Write::Departed(departure("ghost", 10)), Write::Departed(departure("ghost", 30))],
+            vec![
+                Write::Departed(vec![departure("ghost", 10)]),
+                Write::Departed(vec![departure("ghost", 30)]),
+            ],
             vec![departure("ghost", 10)],
             vec![],
         ),
         (
             "back",
             vec![
-                Write::Departed(departure("one", 10)),
-                Write::Departed(departure("two", 10)),
+                Write::Departed(vec![departure("one", 10)]),
+                Write::Departed(vec![departure("two", 10)]),
                 node(&named("a", "one"), &body, None),
             ],
             vec![departure("two", 10)],
@@ -579,7 +588,7 @@ async fn a_renamed_node_leaves_its_old_id_behind() {
         let mut report = parse(&body).expect("a report");
         report.node.proposed_id = id.parse().expect("an id");
         let change =
-            roll.admit(report, Digest::of(&[id.as_bytes()]), at(second)).expect("one node");
+            roll.admit(report, Digest::of(&[id.as_bytes()]), None, at(second)).expect("one node");
         let write = node(&change.entry, &body, change.departure.clone());
         store.write(write).await.expect("written");
         roll.confirm(change);

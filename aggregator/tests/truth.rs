@@ -215,6 +215,7 @@ fn gpus(step: &Step, present: Present, kind: Kind) -> Gpus {
             Vec::new()
         },
         passed_through: 0,
+        nvidia_unasked: Vec::new(),
         nvidia_driver: match present.gpus {
             0 if !step.bus_failed => Reading::Absent,
             _ => unless(step.driver_failed, driver),
@@ -319,7 +320,7 @@ proptest! {
             let mut said = report();
             said.inventory = inventory(step, present, kind);
             let digest = Digest::of(&[&number.to_le_bytes()]);
-            let change = roll.admit(said, digest, at(time)).expect("one node");
+            let change = roll.admit(said, digest, None, at(time)).expect("one node");
             let entry = change.entry.clone();
             roll.confirm(change);
             if step.restarts {

@@ -14,8 +14,12 @@ pub fn init(level: LevelFilter) {
     let started = env_logger::Builder::new()
         .filter_level(level.min(LevelFilter::Warn))
         .filter_module("rollcall", level)
-        // What it logs at each try comes back as the request's error, which is told once.
+        // What they log at each try comes back as the request's error, which is told once.
         .filter_module("rustls_platform_verifier", LevelFilter::Off)
+        .filter_module("kube_runtime", LevelFilter::Off)
+        .filter_module("kube_client::client", LevelFilter::Off)
+        // A CA bundle that cannot be read anew is told by nobody else.
+        .filter_module("kube_client::client::tls", level.min(LevelFilter::Warn))
         .format(|out, record| writeln!(out, "{} {}", out.timestamp_millis(), line(record)))
         .try_init();
     drop(started);

@@ -18,7 +18,24 @@ pub struct NodeIdentity {
     /// Tells machines apart without giving away their machine id; `None` where the machine has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine_hash: Option<MachineHash>,
+    /// The `nodeID` label that the Node was seen to carry, where it differs from the proposed id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_label: Option<NodeId>,
+    /// Whether the operator lets an explicit id replace another label (`--overwrite-labels`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub overwrite_label: bool,
 }
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde calls")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// The label by which a network tells a Node from the others: AIOS places work by it.
+pub const NODE_ID_LABEL: &str = "nodeID";
+
+/// The label that carries a node's class. Source: Unikorn's Region controller.
+pub const NODE_CLASS_LABEL: &str = "kubernetes.region.unikorn-cloud.org/node-class";
 
 /// Where a proposed `nodeID` comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

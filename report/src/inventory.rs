@@ -278,6 +278,12 @@ pub struct Gpus {
     /// What NVIDIA's driver says. Absent: no NVIDIA GPU, so it was not asked. Failed: there are
     /// GPUs and the driver or its library does not answer.
     pub nvidia_driver: Reading<NvidiaDriver>,
+    /// NVIDIA's GPUs by other witnesses, where its library does not answer here and all of them are
+    /// known so: the kernel's driver has taken each (`/proc/driver/nvidia/gpus`), and
+    /// gpu-feature-discovery labelled the Node with their model and memory. Nobody has asked them
+    /// now, so that one may be dead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nvidia_unasked: Vec<Gpu>,
     /// AMD's GPUs, as their kernel driver tells in sysfs, in the order of their PCI addresses; absent
     /// where there are none.
     #[serde(default = "Reading::absent", skip_serializing_if = "Reading::is_absent")]

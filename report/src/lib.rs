@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 
 pub use health::{Health, PassedOver};
 pub use identity::{
-    IdSource, InvalidMachineHash, InvalidNodeId, InvalidNodeName, MachineHash, NodeId,
-    NodeIdentity, NodeName,
+    IdSource, InvalidMachineHash, InvalidNodeId, InvalidNodeName, MachineHash, NODE_CLASS_LABEL,
+    NODE_ID_LABEL, NodeId, NodeIdentity, NodeName,
 };
 pub use inventory::{
     Accelerator, AmdGpu, Attachment, ComputeCapability, Cpu, Disk, Gpu, GpuFailure, Gpus,

@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-use crate::{Inventory, NodeReport, Reading, SCHEMA_VERSION, Subject};
+use crate::{Gpu, Inventory, NodeReport, Reading, SCHEMA_VERSION, Subject};
 
 /// The longest text that a report may carry in one field, in characters.
 pub const MAX_TEXT_CHARS: usize = 512;
@@ -148,6 +148,9 @@ impl Inventory {
                 reason("gpus.nvidiaDriver.gpus.mig.memoryBytes", &instance.memory_bytes)?;
             }
         }
+        for gpu in &gpus.nvidia_unasked {
+            reason("gpus.nvidiaUnasked.memoryBytes", &gpu.memory_bytes)?;
+        }
         reason("gpus.amd", &gpus.amd)?;
         for gpu in gpus.amd.known().into_iter().flatten() {
             reason("gpus.amd.memoryBytes", &gpu.memory_bytes)?;
@@ -235,6 +238,13 @@ impl Inventory {
             text("inventory.gpus.unmeasured.vendorId", &accelerator.vendor_id)?;
             text("inventory.gpus.unmeasured.deviceId", &accelerator.device_id)?;
         }
+        number(
+            "the number of inventory.gpus.nvidiaUnasked",
+            count(&gpus.nvidia_unasked),
+            0,
+            MAX_GPUS,
+        )?;
+        check_nvidia_gpus("inventory.gpus.nvidiaUnasked", &gpus.nvidia_unasked)?;
         let Some(driver) = gpus.nvidia_driver.known() else { return Ok(()) };
         optional_text("inventory.gpus.nvidiaDriver.version", driver.version.as_deref())?;
         optional_text("inventory.gpus.nvidiaDriver.cudaVersion", driver.cuda_version.as_deref())?;
@@ -247,25 +257,31 @@ impl Inventory {
         )?;
         let uuids = driver.gpus.iter().filter_map(|gpu| gpu.uuid.as_deref());
         unique("inventory.gpus.nvidiaDriver.gpus.uuid", uuids)?;
-        for gpu in &driver.gpus {
-            let field = format!("inventory.gpus.nvidiaDriver.gpus.{}", gpu.index);
-            text(&format!("{field}.model"), &gpu.model)?;
-            optional_text(&format!("{field}.uuid"), gpu.uuid.as_deref())?;
-            optional_text(&format!("{field}.pciAddress"), gpu.pci_address.as_deref())?;
-            if let Some(&memory) = gpu.memory_bytes.known() {
-                number(&format!("{field}.memoryBytes"), memory, 1, MAX_GPU_MEMORY_BYTES)?;
-            }
-            let instances = gpu.mig.as_deref().unwrap_or_default();
-            number(&format!("the number of {field}.mig"), count(instances), 0, MAX_MIG_INSTANCES)?;
-            for instance in instances {
-                text(&format!("{field}.mig.model"), &instance.model)?;
-            }
-        }
+        check_nvidia_gpus("inventory.gpus.nvidiaDriver.gpus", &driver.gpus)?;
         for failure in &driver.failures {
             text("inventory.gpus.nvidiaDriver.failures.reason", &failure.reason)?;
         }
         Ok(())
     }
+}
+
+/// Checks a list of NVIDIA's GPUs.
+fn check_nvidia_gpus(list: &str, gpus: &[Gpu]) -> Result<(), Implausible> {
+    for gpu in gpus {
+        let field = format!("{list}.{}", gpu.index);
+        text(&format!("{field}.model"), &gpu.model)?;
+        optional_text(&format!("{field}.uuid"), gpu.uuid.as_deref())?;
+        optional_text(&format!("{field}.pciAddress"), gpu.pci_address.as_deref())?;
+        if let Some(&memory) = gpu.memory_bytes.known() {
+            number(&format!("{field}.memoryBytes"), memory, 1, MAX_GPU_MEMORY_BYTES)?;
+        }
+        let instances = gpu.mig.as_deref().unwrap_or_default();
+        number(&format!("the number of {field}.mig"), count(instances), 0, MAX_MIG_INSTANCES)?;
+        for instance in instances {
+            text(&format!("{field}.mig.model"), &instance.model)?;
+        }
+    }
+    Ok(())
 }
 
 impl Inventory {

@@ -16,7 +16,7 @@ pub mod registry;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Debug, Formatter};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -138,7 +138,7 @@ pub enum ServiceKind {
     Tasks,
 }
 
-/// Where the services listen; loopback only, port 0 takes any free one.
+/// Where the services listen; loopback or a private address, port 0 takes any free one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
     /// The parser.
@@ -160,11 +160,11 @@ impl Default for Addresses {
 /// Why a stand-in could not be started.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// An address that others could reach.
+    /// An address that anybody could reach.
     #[error(
-        "the stand-in of AIOS takes registrations from anybody, so it listens on loopback only, not on {address}"
+        "the stand-in of AIOS takes registrations from anybody, so it listens on loopback or a private network only, not on {address}"
     )]
-    NotLoopback {
+    Exposed {
         /// The address asked for.
         address: SocketAddr,
     },
@@ -214,7 +214,7 @@ impl AiosStandin {
     ///
     /// # Errors
     ///
-    /// When an address is not loopback or cannot be listened on.
+    /// When an address is open to anybody or cannot be listened on.
     pub fn start_on(parser: SocketAddr, gateway: SocketAddr) -> Result<Self, StartError> {
         Self::start_at(Addresses { parser, gateway, ..Addresses::default() })
     }
@@ -223,7 +223,7 @@ impl AiosStandin {
     ///
     /// # Errors
     ///
-    /// When an address is not loopback or cannot be listened on.
+    /// When an address is open to anybody or cannot be listened on.
     pub fn start_at(addresses: Addresses) -> Result<Self, StartError> {
         let (parser_listener, parser) = listen(addresses.parser)?;
         let (gateway_listener, gateway) = listen(addresses.gateway)?;
@@ -364,6 +364,12 @@ impl AiosStandin {
     /// The requests that ask to register a cluster.
     pub fn creates(&self) -> Vec<Recorded> {
         self.requests().into_iter().filter(Recorded::is_create).collect()
+    }
+
+    /// How many clusters were ever registered: those that were removed since count, too, and a
+    /// create that was refused does not.
+    pub fn registrations(&self) -> u64 {
+        self.shared.state().registry.registered()
     }
 
     /// Every registered cluster as the gateway would show it, in the order of registration.
@@ -517,8 +523,10 @@ impl Shared {
 }
 
 fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    if !address.ip().is_loopback() {
-        return Err(StartError::NotLoopback { address });
+    // A bed of nodes reaches this machine by a private address.
+    let is_private = matches!(address.ip(), IpAddr::V4(ip) if ip.is_private());
+    if !is_private && !address.ip().is_loopback() {
+        return Err(StartError::Exposed { address });
     }
     let bound = || {
         let listener = TcpListener::bind(address)?;

@@ -136,13 +136,33 @@ impl Bed {
         arguments: &[&str],
         prepare: impl FnOnce(&mut Command),
     ) -> Aggregator {
+        let store = format!("sqlite:{}", self.path("rollcall.db").display());
+        self.serve("cluster.yaml", &store, arguments, prepare)
+    }
+
+    /// Starts an aggregator that keeps its data in a Kubernetes cluster, with a cluster file of the
+    /// bed, and waits until it listens.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come to that.
+    pub fn aggregator_on_kubernetes(&self, cluster_file: &str, arguments: &[&str]) -> Aggregator {
+        self.serve(cluster_file, "kubernetes", arguments, |_| {})
+    }
+
+    fn serve(
+        &self,
+        cluster_file: &str,
+        store: &str,
+        arguments: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Aggregator {
         let mut command = Command::new(program("rollcall-aggregator"));
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .arg("--store")
-            .arg(format!("sqlite:{}", self.path("rollcall.db").display()))
+            .args(["--store", store])
             .arg("--cluster")
-            .arg(self.path("cluster.yaml"))
+            .arg(self.path(cluster_file))
             .arg("--token-file")
             .arg(self.path("token"))
             .arg("--operator-token-file")

@@ -3,6 +3,7 @@
 
 pub mod aios;
 pub mod bed;
+pub mod cluster;
 pub mod kubernetes;
 pub mod machine;
 pub mod process;

@@ -156,12 +156,33 @@ impl Daemon {
     ///
     /// When it does not stop in time.
     pub fn terminate(&mut self) -> ExitStatus {
-        let pid = Pid::from_child(&self.child);
-        // The child has not been waited for, so the id is still its own.
-        if let Err(error) = kill_process(pid, Signal::TERM) {
-            panic!("{} cannot be sent SIGTERM: {error}\n{}", self.name, self.tail());
-        }
+        self.signal(Signal::TERM);
         self.wait(DEADLINE)
+    }
+
+    /// Halts the program where it is (SIGSTOP), as a machine does that is paused.
+    ///
+    /// # Panics
+    ///
+    /// When the system refuses.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets a program go on that was halted (SIGCONT).
+    ///
+    /// # Panics
+    ///
+    /// When the system refuses.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        // The child has not been waited for, so the id is still its own.
+        if let Err(error) = kill_process(Pid::from_child(&self.child), signal) {
+            panic!("{} cannot be sent {signal:?}: {error}\n{}", self.name, self.tail());
+        }
     }
 
     /// Ends the program as a power failure would (SIGKILL).

@@ -1031,13 +1031,13 @@ fn only_loopback_is_listened_on() {
     {
         let refused = AiosStandin::start_on(parser, gateway).expect_err(name);
         assert!(
-            matches!(refused, StartError::NotLoopback { address } if address == everywhere),
+            matches!(refused, StartError::Exposed { address } if address == everywhere),
             "{name}: {refused}"
         );
     }
     let addresses = Addresses { tasks: everywhere, ..Addresses::default() };
     let refused = AiosStandin::start_at(addresses).expect_err("the tasks' port");
-    assert!(matches!(refused, StartError::NotLoopback { .. }), "{refused}");
+    assert!(matches!(refused, StartError::Exposed { .. }), "{refused}");
     let running = AiosStandin::start();
     let taken: SocketAddr = running
         .parser_url()

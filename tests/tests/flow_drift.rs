@@ -278,7 +278,7 @@ fn a_node_that_is_forgotten_and_comes_back_in_time_was_never_away() {
     aggregator.do_act(&["forget", "node-4"]);
     aggregator.wait_for_target("two nodes that leave", PATIENCE, |target| {
         let detail = target["detail"].as_str().unwrap_or_default();
-        target["phase"] == "registered" && detail.contains("2 forgotten nodes leave the entry")
+        target["phase"] == "registered" && detail.contains("2 nodes leave the entry")
     });
     aggregator.accept(&report("node-3", 3));
     // Longer than the hold-down of both: one of them is gone for good.

@@ -154,7 +154,8 @@ fn document(reports: &[NodeReport]) -> Result<Holds, Incomplete> {
         assert_eq!(report.check(), Ok(()), "an aggregator would refuse it");
         let body = serde_json::to_vec(report).expect("encodes");
         now += jiff::SignedDuration::from_mins(1);
-        let change = roll.admit(report.clone(), Digest::of(&[&body]), now).expect("no conflict");
+        let change =
+            roll.admit(report.clone(), Digest::of(&[&body]), None, now).expect("no conflict");
         roll.confirm(change);
     }
     let entries = roll.entries();

@@ -8,16 +8,19 @@
 mod amd;
 pub mod answers;
 pub mod child;
+pub mod labels;
 mod nvidia;
 mod nvml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rollcall_report::{Accelerator, AmdGpu, Gpus, Reading, clean_text};
+use rollcall_report::{Accelerator, AmdGpu, Gpu, Gpus, Reading, clean_text};
 
 use self::answers::Answers;
+use self::labels::GpuLabels;
+use super::mib;
 use super::pci::{self, Function};
 use crate::finding::{Finding, Probed, Rule, Verdict};
 use crate::host::HostRoot;
@@ -27,9 +30,11 @@ const KERNEL_RELEASE: &str = "/proc/sys/kernel/osrelease";
 /// Kernel modules of NVIDIA's drivers, of which the second one drives integrated GPUs alone.
 const NVIDIA_MODULES: [&str; 2] = ["/sys/module/nvidia", "/sys/module/nvgpu"];
 
-const OWN_RULES: [Rule; 14] = [
+const OWN_RULES: [Rule; 16] = [
     DRIVEN,
     UNDRIVEN,
+    ATTACHED,
+    NODE_LABELS,
     LOST,
     UNMATCHED,
     OFF_BUS,
@@ -49,6 +54,15 @@ const DRIVEN: Rule =
 const UNDRIVEN: Rule = Rule::new(
     "nvidia-undriven",
     "an NVIDIA GPU of this host, and its driver does not answer at all",
+);
+const ATTACHED: Rule = Rule::new(
+    "nvidia-attached",
+    "how many NVIDIA GPUs the kernel's driver has taken, which is told where its library does not answer",
+);
+const NODE_LABELS: Rule = Rule::new(
+    "node-labels",
+    "what gpu-feature-discovery's labels on the Node say of each GPU, where NVIDIA's library does not \
+     answer; a GPU may have died since",
 );
 const LOST: Rule = Rule::new(
     "nvidia-lost",
@@ -91,6 +105,11 @@ const DGX_DISPLAY: (u32, (u32, u32)) = (0x1fb0, (pci::NVIDIA, 0x1485));
 /// Where a processor of Intel's has its own GPU.
 const INTEL_INTEGRATED: &str = "0000:00:02.0";
 
+/// Where NVIDIA's kernel driver lists the GPUs that it has taken. Only the names are read: what
+/// stands in the files below, the driver is asked for, and a driver that hangs does not answer.
+/// Source: NVIDIA's open kernel modules, nv-procfs.c.
+const ATTACHED_GPUS: &str = "/proc/driver/nvidia/gpus";
+
 /// What the machine's files say of its GPUs.
 #[derive(Debug)]
 pub(super) struct Bus {
@@ -100,6 +119,8 @@ pub(super) struct Bus {
     amd: BTreeMap<String, amd::Facts>,
     kernel: Option<(u32, u32)>,
     has_nvidia_module: bool,
+    /// PCI addresses of those that NVIDIA's kernel driver has taken; `None` where it does not tell.
+    attached: Option<BTreeSet<String>>,
 }
 
 /// Reads what the machine's files say of its GPUs, which are among these functions.
@@ -112,6 +133,7 @@ pub(super) fn look(root: &HostRoot, functions: &Reading<Vec<Function>>) -> Bus {
     Bus {
         amd: amd.map(|it| (it.address.clone(), amd::look(root, it))).collect(),
         kernel: root.read(KERNEL_RELEASE).ok().as_deref().and_then(amd::kernel_version),
+        attached: root.list_if_present(ATTACHED_GPUS).ok().flatten(),
         has_nvidia_module: NVIDIA_MODULES.iter().any(|module| root.resolve(module).is_ok()),
         functions,
     }
@@ -129,6 +151,47 @@ impl Bus {
             Reading::Absent => self.has_nvidia_module,
             Reading::Failed { .. } => true,
         }
+    }
+
+    /// NVIDIA's GPUs as others tell of them, where they tell of all: each was taken by the kernel's
+    /// driver, all are of one device, and so are what the labels describe.
+    fn unasked(&self, labels: Option<&GpuLabels>) -> Vec<Gpu> {
+        let (Some(functions), Some(attached), Some(labels)) =
+            (self.functions.known(), &self.attached, labels)
+        else {
+            return Vec::new();
+        };
+        let gpus: Vec<&Function> = functions.iter().filter(|it| is_expected(it)).collect();
+        let device = gpus.first().map(|gpu| gpu.device);
+        if !gpus.iter().all(|gpu| attached.contains(&gpu.address) && Some(gpu.device) == device) {
+            return Vec::new();
+        }
+        let gpu = |(index, function): (u32, &Function)| Gpu {
+            index,
+            model: labels.product.clone(),
+            memory_bytes: Reading::Known(labels.memory_bytes),
+            compute_capability: labels.compute_capability,
+            uuid: None,
+            pci_address: Some(clean_text(&function.address)),
+            active_nvlinks: None,
+            mig: None,
+        };
+        (0..).zip(gpus).map(gpu).collect()
+    }
+
+    /// What others tell of NVIDIA's GPUs, as it is shown.
+    fn told_by_others(&self, labels: Option<&GpuLabels>) -> impl Iterator<Item = Finding> {
+        let attached = self.attached.as_ref().map(|attached| {
+            Finding::new(Verdict::Apart, ATTACHED, "the kernel's driver")
+                .value(attached.len().to_string())
+                .source(ATTACHED_GPUS)
+        });
+        let labels = labels.map(|labels| {
+            Finding::new(Verdict::Apart, NODE_LABELS, "each GPU")
+                .value(format!("{}, {}", labels.product, mib(labels.memory_bytes)))
+                .source("the Node's labels nvidia.com/gpu.product and .memory")
+        });
+        attached.into_iter().chain(labels)
     }
 }
 
@@ -156,10 +219,14 @@ impl Source {
     }
 }
 
-/// Makes the inventory of what the files and NVIDIA's library say; `answers` is `None` where the
-/// library was not asked.
-pub(super) fn build(bus: &Bus, answers: Option<&Answers>) -> Probed<Reading<Gpus>> {
-    let driver = answers.map(nvidia::build);
+/// Makes the inventory of what the files, NVIDIA's library and the Node's labels say; `answers` is
+/// `None` where the library was not asked, `labels` where there are none.
+pub(super) fn build(
+    bus: &Bus,
+    answers: Option<&Answers>,
+    labels: Option<&GpuLabels>,
+) -> Probed<Reading<Gpus>> {
+    let driver = answers.map(|answers| nvidia::build(answers, labels));
     let mut made = Made::default();
     let functions = match &bus.functions {
         Reading::Known(functions) => functions.as_slice(),
@@ -190,6 +257,12 @@ pub(super) fn build(bus: &Bus, answers: Option<&Answers>) -> Probed<Reading<Gpus
         made.findings.extend(driver.findings);
         driver.reading
     });
+    let unasked = if nvidia_driver.failure().is_some() {
+        made.findings.extend(bus.told_by_others(labels));
+        bus.unasked(labels)
+    } else {
+        Vec::new()
+    };
     if made.findings.is_empty() {
         made.findings
             .push(Finding::new(Verdict::Counted, NONE, "GPUs").value("0").source(pci::DEVICES));
@@ -198,6 +271,7 @@ pub(super) fn build(bus: &Bus, answers: Option<&Answers>) -> Probed<Reading<Gpus
         nvidia_pci_devices: bus.functions.clone().map(|_| made.expected),
         lost: made.lost,
         passed_through: made.passed_through,
+        nvidia_unasked: unasked,
         nvidia_driver,
         amd: match &bus.functions {
             Reading::Failed { reason } => Reading::failed(reason),
@@ -403,6 +477,7 @@ mod tests {
             amd: BTreeMap::new(),
             kernel: Some((6, 12)),
             has_nvidia_module: false,
+            attached: None,
         }
     }
 
@@ -429,7 +504,7 @@ mod tests {
     }
 
     fn built(bus: &Bus, answers: Option<&Answers>) -> (Gpus, Vec<Finding>) {
-        let Probed { reading, findings } = build(bus, answers);
+        let Probed { reading, findings } = build(bus, answers, None);
         (reading.known().expect("the bus and the driver fail by themselves").clone(), findings)
     }
 
@@ -439,6 +514,82 @@ mod tests {
         let finding = of_candidate.next().expect(candidate);
         assert_eq!(of_candidate.next(), None, "{candidate}: one verdict");
         (finding.verdict, finding.rule)
+    }
+
+    fn h100_labels() -> GpuLabels {
+        let labels = [
+            ("nvidia.com/gpu.product", "NVIDIA-H100-80GB-HBM3"),
+            ("nvidia.com/gpu.memory", "81559"),
+            ("nvidia.com/gpu.compute.major", "9"),
+            ("nvidia.com/gpu.compute.minor", "0"),
+        ];
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        GpuLabels::of(&labels).expect("labels of whole GPUs")
+    }
+
+    #[test]
+    fn gpus_that_others_tell_of() {
+        let (one, two) = ("0000:17:00.0", "0000:65:00.0");
+        let other = Function { device: 0x20b2, ..gpu_at(two) };
+        let missing = Answers::LibraryMissing { detail: "libnvidia-ml.so.1: not found".into() };
+        let answering = driver(vec![Answer::Value(h100("00000000:17:00.0"))]);
+        let both = || Some(BTreeSet::from([one.to_owned(), two.to_owned()]));
+        let first = || Some(BTreeSet::from([one.to_owned()]));
+        for (what, functions, attached, answers, labelled, expected) in [
+            ("all agree", vec![gpu_at(one), gpu_at(two)], both(), &missing, true, 2),
+            ("no labels", vec![gpu_at(one), gpu_at(two)], both(), &missing, false, 0),
+            ("the kernel does not tell", vec![gpu_at(one)], None, &missing, true, 0),
+            (
+                "the kernel has one of two",
+                vec![gpu_at(one), gpu_at(two)],
+                first(),
+                &missing,
+                true,
+                0,
+            ),
+            ("two models, and one label", vec![gpu_at(one), other], both(), &missing, true, 0),
+            ("a GPU that is gone from the bus", vec![gpu_at(one)], both(), &missing, true, 1),
+            ("a driver that answers", vec![gpu_at(one)], first(), &answering, true, 0),
+        ] {
+            let bus = Bus { attached, ..bus(functions) };
+            let labels = labelled.then(h100_labels);
+            let Probed { reading, findings } = build(&bus, Some(answers), labels.as_ref());
+            let gpus = reading.known().expect("fails by itself");
+            let told: Vec<(&str, Option<u64>)> = gpus
+                .nvidia_unasked
+                .iter()
+                .map(|gpu| (gpu.model.as_str(), gpu.memory_bytes.known().map(|bytes| bytes >> 20)))
+                .collect();
+            assert_eq!(told, vec![("NVIDIA-H100-80GB-HBM3", Some(81_559)); expected], "{what}");
+            let is_failed = gpus.nvidia_driver.failure().is_some();
+            assert_eq!(is_failed, what != "a driver that answers", "{what}");
+            let named = |rule| findings.iter().any(|finding: &Finding| finding.rule == rule);
+            assert_eq!(named(ATTACHED), is_failed && bus.attached.is_some(), "{what}");
+            assert_eq!(named(NODE_LABELS), is_failed && labelled, "{what}");
+        }
+    }
+
+    #[test]
+    fn memory_that_only_the_label_tells() {
+        let mut device = h100("00000000:17:00.0");
+        device.memory_total = Answer::Error(Code::NO_PERMISSION);
+        for (what, model, expected) in [
+            ("of this model", "NVIDIA H100 80GB HBM3", Some(81_559)),
+            ("of another model", "NVIDIA H100 PCIe", None),
+        ] {
+            device.name = Answer::Value(model.into());
+            let answers = driver(vec![Answer::Value(device.clone())]);
+            let bus = bus(vec![gpu_at("0000:17:00.0")]);
+            let probed = build(&bus, Some(&answers), Some(&h100_labels()));
+            let gpus = probed.reading.known().expect("fails by itself").clone();
+            let memory = gpus.nvidia_driver.known().expect("answers").gpus[0].memory_bytes.clone();
+            assert_eq!(memory.known().map(|bytes| bytes >> 20), expected, "{what}");
+            let source = probed
+                .findings
+                .iter()
+                .any(|finding| finding.source == "the Node's label nvidia.com/gpu.memory");
+            assert_eq!(source, expected.is_some(), "{what}: the source is named");
+        }
     }
 
     #[test]
@@ -836,7 +987,7 @@ mod tests {
             let functions: BTreeMap<String, Function> =
                 functions.into_iter().map(|it| (it.address.clone(), it)).collect();
             let bus = bus(functions.into_values().collect());
-            let Probed { reading, findings } = build(&bus, Some(&driver(devices)));
+            let Probed { reading, findings } = build(&bus, Some(&driver(devices)), None);
             let inventory = Inventory {
                 machine: Reading::Absent,
                 cpu: Reading::Absent,
@@ -852,6 +1003,8 @@ mod tests {
                 proposed_id: "node-1".parse().expect("an id"),
                 id_source: IdSource::NodeName,
                 machine_hash: None,
+                other_label: None,
+                overwrite_label: false,
             };
             let survey = Survey { inventory: inventory.clone(), explanation };
             let report =

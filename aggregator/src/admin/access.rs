@@ -9,19 +9,21 @@ use std::net::SocketAddr;
 use axum::http::{HeaderMap, header};
 use rollcall_report::{Refusal, RefusalCode};
 
-use crate::tokens::Tokens;
+use crate::tokens::{Tokens, bearer};
 
 /// The doors of the operator's API.
 #[derive(Debug, Clone)]
 pub struct Access {
     operators: Option<Tokens>,
+    from_afar: bool,
 }
 
 impl Access {
     /// Lets those in that know an operator's token; `None`: nobody may act, and only this machine
-    /// may read.
-    pub fn new(operators: Option<Tokens>) -> Self {
-        Self { operators }
+    /// may read. A token that was sent in the clear by another machine is taken only if `from_afar`
+    /// says so.
+    pub fn new(operators: Option<Tokens>, from_afar: bool) -> Self {
+        Self { operators, from_afar }
     }
 
     /// Whether a request may read.
@@ -31,10 +33,10 @@ impl Access {
     /// The refusal to answer with.
     pub fn read(&self, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Refusal> {
         let no_credentials = !headers.contains_key(header::AUTHORIZATION);
-        if no_credentials && peer.ip().to_canonical().is_loopback() && names_this_machine(headers) {
+        if no_credentials && is_here(peer) && names_this_machine(headers) {
             return Ok(());
         }
-        self.act(headers)
+        self.act(peer, headers)
     }
 
     /// Whether a request may act.
@@ -42,9 +44,14 @@ impl Access {
     /// # Errors
     ///
     /// The refusal to answer with.
-    pub fn act(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub fn act(&self, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Refusal> {
         match &self.operators {
-            Some(tokens) => tokens.check(headers),
+            Some(_) if !self.from_afar && !is_here(peer) => Err(Refusal {
+                code: RefusalCode::Forbidden,
+                message: "operators come from this very machine or pod (kubectl exec, kubectl port-forward), for the way here is plain HTTP; see --insecure-http"
+                    .to_owned(),
+            }),
+            Some(tokens) => tokens.check(bearer(headers)?),
             None => Err(Refusal {
                 code: RefusalCode::Forbidden,
                 message:
@@ -53,6 +60,10 @@ impl Access {
             }),
         }
     }
+}
+
+fn is_here(peer: SocketAddr) -> bool {
+    peer.ip().to_canonical().is_loopback()
 }
 
 fn names_this_machine(headers: &HeaderMap) -> bool {
@@ -74,8 +85,9 @@ mod tests {
     fn reading_and_acting() {
         let token = "an-operators-token-of-many-characters";
         let tokens = Tokens::new(&Secret::new(token.into())).expect("long enough");
-        let with = Access::new(Some(tokens));
-        let without = Access::new(None);
+        let with = Access::new(Some(tokens.clone()), true);
+        let without = Access::new(None, true);
+        let near = Access::new(Some(tokens), false);
         let (here, there) = ("127.0.0.1:9", "192.0.2.7:9");
         let bearer = format!("Bearer {token}");
         let missing = Err(RefusalCode::CredentialsMissing);
@@ -113,6 +125,8 @@ mod tests {
                 wrong,
                 wrong,
             ),
+            ("in the clear, from there", &near, there, "a", Some(&bearer), forbidden, forbidden),
+            ("in the clear, from here", &near, here, "a", Some(&bearer), Ok(()), Ok(())),
             ("no token is set, from here", &without, here, "localhost", None, Ok(()), forbidden),
             (
                 "no token is set, from there",
@@ -132,7 +146,7 @@ mod tests {
             let peer = peer.parse().expect("an address");
             let code = |refusal: Refusal| refusal.code;
             assert_eq!(access.read(peer, &headers).map_err(code), reading, "reading {what}");
-            assert_eq!(access.act(&headers).map_err(code), acting, "acting {what}");
+            assert_eq!(access.act(peer, &headers).map_err(code), acting, "acting {what}");
         }
     }
 }

@@ -84,9 +84,10 @@ async fn document(
 async fn forget(
     State(admin): State<Arc<Admin>>,
     Path(name): Path<String>,
+    ConnectInfo(peer): Peer,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
-    admin.access.act(&headers)?;
+    admin.access.act(peer, &headers)?;
     let now = Timestamp::now();
     let permit = admin.aggregator.store.reserve().await.map_err(not_stored)?;
     let leaves = {
@@ -101,7 +102,9 @@ async fn forget(
         }
     };
     let settled = match leaves {
-        Ok((pending, leave)) => admin.aggregator.settle_forget(pending, leave).await,
+        Ok((pending, leave)) => {
+            admin.aggregator.settle_forget(pending, leave, "on the operator's word").await
+        }
         // Not on the roll; an entry may hold a node of this id all the same, and nobody else knows
         // that it is gone.
         Err(permit) => {
@@ -110,11 +113,14 @@ async fn forget(
             if node_id.as_ref().is_some_and(has_left) {
                 return Ok(StatusCode::NO_CONTENT);
             }
-            let node_id = node_id.filter(|id| admin.aggregator.is_kept(id));
+            // What an entry holds is known to the leader alone; of a Node that is there, nothing comes of it.
+            let is_known =
+                |id: &NodeId| admin.aggregator.is_kept(id) || admin.aggregator.store.is_shared();
+            let node_id = node_id.filter(is_known);
             let node_id = node_id.ok_or_else(|| no_such_node(&name))?;
             let departure = Departure { node_id, at: now, renamed: false };
-            let pending = permit.put(Write::Departed(departure.clone()));
-            admin.aggregator.settle_departed(pending, departure).await
+            let pending = permit.put(Write::Departed(vec![departure.clone()]));
+            admin.aggregator.settle_departed(pending, departure, "on the operator's word").await
         }
     };
     settled.map_err(not_stored)?;
@@ -124,9 +130,10 @@ async fn forget(
 async fn rebind(
     State(admin): State<Arc<Admin>>,
     Path(name): Path<String>,
+    ConnectInfo(peer): Peer,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
-    admin.access.act(&headers)?;
+    admin.access.act(peer, &headers)?;
     let name: NodeName = name.parse().map_err(|error: InvalidNodeName| {
         Refused::new(RefusalCode::Malformed, error.to_string())
     })?;

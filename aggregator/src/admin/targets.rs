@@ -3,6 +3,7 @@
 //! What an operator asks for is written down and answered with 202; the target's executor acts upon
 //! it, and `GET /v1/status` shows how that goes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::rejection::JsonRejection;
@@ -20,6 +21,7 @@ use super::views::{
 use super::{Admin, Peer, not_stored};
 use crate::cluster_file::{Mode, Target};
 use crate::onboarding::execute::Outlook;
+use crate::onboarding::gate::Gate;
 use crate::onboarding::plan::Step;
 use crate::onboarding::state::{Approval, Phase, Presence, TargetState, Will};
 use crate::refusal::Refused;
@@ -78,13 +80,17 @@ async fn plan(
         masked |= mask_request(request);
     }
     let (action, state) = describe(step);
+    let unsettled = match &outlook.gate {
+        Gate::Unsettled { why } => Some(why.clone()),
+        Gate::Open | Gate::Closed { .. } => None,
+    };
     let difference = match look.held {
         Held::Ours(difference) | Held::Foreign(difference) => Some(difference),
         Held::NotRead | Held::Absent | Held::Unreadable { .. } => None,
     };
     Ok(Json(PlanView {
         action,
-        why: state.as_ref().and_then(|state| state.detail.clone()),
+        why: state.as_ref().and_then(|state| state.detail.clone()).or(unsettled),
         difference,
         requests: requests
             .into_iter()
@@ -155,11 +161,12 @@ fn registration(client: &Client, submission: &Submission) -> serde_json::Result<
 
 async fn submit(
     State(admin): State<Arc<Admin>>,
+    ConnectInfo(peer): Peer,
     headers: HeaderMap,
     Path(name): Path<String>,
     body: Body<SubmitRequest>,
 ) -> Result<(StatusCode, Json<Noted>), Refused> {
-    let (target, SubmitRequest { adopt, partial }) = admin.order(&headers, &name, body)?;
+    let (target, SubmitRequest { adopt, partial }) = admin.order(peer, &headers, &name, body)?;
     admin
         .want(target, "submit", flags(&[("adopt", adopt), ("partial", partial)]), move |will| {
             will.presence = Presence::Registered;
@@ -173,11 +180,12 @@ async fn submit(
 
 async fn approve(
     State(admin): State<Arc<Admin>>,
+    ConnectInfo(peer): Peer,
     headers: HeaderMap,
     Path(name): Path<String>,
     body: Body<ApproveRequest>,
 ) -> Result<(StatusCode, Json<Noted>), Refused> {
-    let (target, ApproveRequest { digest }) = admin.order(&headers, &name, body)?;
+    let (target, ApproveRequest { digest }) = admin.order(peer, &headers, &name, body)?;
     let proposal = admin.aggregator.standing(target).state.proposal;
     match proposal {
         Some(proposal) if proposal.digest == digest => {}
@@ -209,11 +217,13 @@ async fn approve(
 
 async fn offboard(
     State(admin): State<Arc<Admin>>,
+    ConnectInfo(peer): Peer,
     headers: HeaderMap,
     Path(name): Path<String>,
     body: Body<OffboardRequest>,
 ) -> Result<(StatusCode, Json<Noted>), Refused> {
-    let (target, OffboardRequest { leave_infrastructure }) = admin.order(&headers, &name, body)?;
+    let (target, OffboardRequest { leave_infrastructure }) =
+        admin.order(peer, &headers, &name, body)?;
     let said = flags(&[("leave the infrastructure", leave_infrastructure)]);
     admin
         .want(target, "offboard", said, move |will| {
@@ -231,10 +241,11 @@ async fn offboard(
 
 async fn infrastructure(
     State(admin): State<Arc<Admin>>,
+    ConnectInfo(peer): Peer,
     headers: HeaderMap,
     Path(name): Path<String>,
 ) -> Result<(StatusCode, Json<Noted>), Refused> {
-    let (target, ()) = admin.order(&headers, &name, Ok(Json(())))?;
+    let (target, ()) = admin.order(peer, &headers, &name, Ok(Json(())))?;
     if target.infrastructure.is_none() {
         return Err(Refused::new(
             RefusalCode::Conflict,
@@ -284,11 +295,12 @@ impl Admin {
     /// Lets an operator ask something of a target.
     fn order<T>(
         &self,
+        peer: SocketAddr,
         headers: &HeaderMap,
         name: &str,
         body: Body<T>,
     ) -> Result<(&Target, T), Refused> {
-        self.access.act(headers)?;
+        self.access.act(peer, headers)?;
         let Json(order) =
             body.map_err(|error| Refused::new(RefusalCode::Malformed, error.body_text()))?;
         let target = self.target(name)?;

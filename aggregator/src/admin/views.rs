@@ -1,6 +1,8 @@
 //! What the operator's API shows: plain values, made from the running aggregator, read by the
 //! operator's commands.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 use rollcall_report::{Health, NodeId, NodeName, PassedOver, Subject};
 use serde::{Deserialize, Serialize};
@@ -9,10 +11,12 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::aggregator::{Aggregator, Standing};
-use crate::cluster_file::{Envelope, Mode, Target, TargetKind};
+use crate::cluster_file::{Envelope, Mode, NodePolicy, Target, TargetKind};
 use crate::digest::Digest;
-use crate::document::{ClusterDocument, GpuStates, NodeData, unknown_speeds};
+use crate::document::{Assembly, ClusterDocument, GpuStates, NodeData, unknown_speeds};
 use crate::metrics::{NodeCounts, NodeFigures};
+use crate::onboarding::execute::submission;
+use crate::onboarding::expected::Missing;
 use crate::onboarding::gate::Gate;
 use crate::onboarding::state::{Proposal, TargetState, Will};
 use crate::roll::Entry;
@@ -28,6 +32,25 @@ pub struct NodesView {
     pub nodes: Vec<NodeView>,
     /// Nodes whose reports are refused, and why.
     pub conflicts: Vec<String>,
+    /// Nodes that targets are to get, as Kubernetes has them, and that are not in their documents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<NotOffered>,
+    /// Nodes that targets do not get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<NotOffered>,
+}
+
+/// A Node that targets do not get, or not yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NotOffered {
+    /// Its name.
+    pub name: NodeName,
+    /// Why, where something is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Which targets; none: there are no targets, and this is by the default policy.
+    pub targets: Vec<String>,
 }
 
 /// A node on the roll.
@@ -127,8 +150,29 @@ pub struct StatusView {
     pub waiting_for: Option<String>,
     /// Nodes whose reports are refused, and why.
     pub conflicts: Vec<String>,
+    /// What Kubernetes tells of its Nodes; left out where this is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesView>,
+    /// Whether another aggregator submits: of targets, this one knows their last change of state.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follows: bool,
     /// The targets.
     pub targets: Vec<TargetView>,
+}
+
+/// What Kubernetes tells of its Nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KubernetesView {
+    /// How many there are; left out before the first list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<usize>,
+    /// Why they are not told just now, if so: what is known of them is as of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<String>,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Timestamp>,
 }
 
 /// A target and where it stands.
@@ -156,6 +200,24 @@ pub struct TargetView {
     /// have departed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<String>,
+    /// Targets that may be offered the same nodes; each network takes them for its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares_nodes_with: Vec<String>,
+    /// Which of the cluster's Nodes it is to get; left out where these are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<ExpectedView>,
+}
+
+/// Which of the cluster's Nodes a target is to get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExpectedView {
+    /// How many.
+    pub nodes: usize,
+    /// Those of them that are not in its document, and why where something is known.
+    pub missing: Vec<Missing>,
+    /// How many it does not get.
+    pub left_out: usize,
 }
 
 /// `GET /v1/targets/NAME/plan`: what would be sent now, after a look at the network.
@@ -260,9 +322,10 @@ impl NodesView {
     /// The roll as it stands.
     pub fn of(aggregator: &Aggregator, now: Timestamp) -> Self {
         let conflicts = aggregator.conflicts(now);
+        let (missing, left_out) = not_offered(aggregator, now);
         let roll = aggregator.roll();
         let nodes = roll.entries().into_iter().map(|entry| node(aggregator, entry, now)).collect();
-        Self { nodes, conflicts }
+        Self { nodes, conflicts, missing, left_out }
     }
 
     /// How many nodes are how.
@@ -285,6 +348,33 @@ impl NodesView {
             hardware_changes: node.hardware_changes.as_ref().map(Vec::len),
         })
     }
+}
+
+/// The Nodes that targets do not get yet, and those that they do not get at all.
+fn not_offered(aggregator: &Aggregator, now: Timestamp) -> (Vec<NotOffered>, Vec<NotOffered>) {
+    let mut missing: BTreeMap<(NodeName, Option<String>), Vec<String>> = BTreeMap::new();
+    let mut left_out = missing.clone();
+    let targets = &aggregator.file.targets;
+    let policies = targets.iter().map(|target| (Some(&target.name), &target.nodes));
+    let default = NodePolicy::default();
+    let nobody = targets.is_empty().then_some((None, &default));
+    for (target, policy) in policies.chain(nobody) {
+        let assembly = aggregator.assemble_for(policy, now);
+        let Some(census) = aggregator.census(policy, &assembly) else { continue };
+        let note = |of: &mut BTreeMap<_, Vec<String>>, key| {
+            of.entry(key).or_default().extend(target.map(ToString::to_string));
+        };
+        for Missing { name, why } in census.missing {
+            note(&mut missing, (name, why));
+        }
+        for (name, why) in census.left_out {
+            note(&mut left_out, (name, Some(why.to_string())));
+        }
+    }
+    let list = |of: BTreeMap<_, _>| {
+        of.into_iter().map(|((name, why), targets)| NotOffered { name, why, targets }).collect()
+    };
+    (list(missing), list(left_out))
 }
 
 fn node(aggregator: &Aggregator, entry: &Entry, now: Timestamp) -> NodeView {
@@ -331,8 +421,24 @@ impl StatusView {
     pub fn of(aggregator: &Aggregator, now: Timestamp) -> Self {
         let nodes = NodesView::of(aggregator, now);
         let counts = nodes.counts();
+        let mut waiting_for = Vec::new();
+        let mut expected = BTreeSet::new();
+        let mut note_gate = |target: Option<&Target>, policy: &NodePolicy, is_first: bool| {
+            let assembly = aggregator.assemble_for(policy, now);
+            match aggregator.gate(policy, &assembly, now) {
+                Gate::Closed { why, .. } | Gate::Unsettled { why } if is_first => {
+                    waiting_for.push((target.map(|target| target.name.to_string()), why));
+                }
+                Gate::Open | Gate::Closed { .. } | Gate::Unsettled { .. } => {}
+            }
+            let census = aggregator.census(policy, &assembly)?;
+            expected.extend(aggregator.expected(policy));
+            let (nodes, left_out) = (census.expected, census.left_out.len());
+            Some(ExpectedView { nodes, missing: census.missing, left_out })
+        };
         let targets = aggregator.file.targets.iter().map(|target| {
             let Standing { state, will, kept } = aggregator.standing(target);
+            let is_first = state.past.entry_at.is_none();
             TargetView {
                 name: target.name.to_string(),
                 kind: target.kind,
@@ -342,15 +448,24 @@ impl StatusView {
                 state,
                 will,
                 kept,
+                shares_nodes_with: aggregator.file.sharers(&target.name),
+                expected: note_gate(Some(target), &target.nodes, is_first),
             }
         });
         let targets: Vec<TargetView> = targets.collect();
-        let is_first =
-            targets.is_empty() || targets.iter().any(|it| it.state.past.entry_at.is_none());
-        let waiting_for = match aggregator.gate(counts.complete, counts.incomplete, now) {
-            Gate::Closed { why, .. } if is_first => Some(why),
-            Gate::Open | Gate::Closed { .. } => None,
-        };
+        if targets.is_empty() {
+            note_gate(None, &NodePolicy::default(), true);
+        }
+        let said = aggregator.file.expect.and_then(|expect| expect.nodes);
+        let expected_nodes = said.or_else(|| aggregator.nodes.all().map(|_| expected.len()));
+        let kubernetes = aggregator.nodes.is_watched().then(|| {
+            let failing = aggregator.nodes.failing();
+            KubernetesView {
+                nodes: aggregator.nodes.all().map(|nodes| nodes.len()),
+                failing_since: failing.as_ref().map(|failing| failing.since),
+                failing: failing.map(|failing| failing.words),
+            }
+        });
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster: aggregator.file.cluster.id.to_string(),
@@ -358,12 +473,27 @@ impl StatusView {
             complete_nodes: counts.complete,
             incomplete_nodes: counts.incomplete,
             stale_nodes: counts.stale,
-            expected_nodes: aggregator.file.expect.map(|expect| expect.nodes),
-            waiting_for,
+            expected_nodes,
+            waiting_for: waits(waiting_for),
             conflicts: nodes.conflicts,
+            kubernetes,
+            follows: !aggregator.leadership.is_held(),
             targets,
         }
     }
+}
+
+/// What first registrations wait for; each target is named where they wait for different things.
+fn waits(all: Vec<(Option<String>, String)>) -> Option<String> {
+    let (_, first) = all.first()?;
+    if all.iter().all(|(_, why)| why == first) {
+        return Some(first.clone());
+    }
+    let named = all.into_iter().map(|(target, why)| match target {
+        Some(target) => format!("{target}: {why}"),
+        None => why,
+    });
+    Some(named.collect::<Vec<_>>().join(". "))
 }
 
 impl DocumentView {
@@ -373,21 +503,21 @@ impl DocumentView {
     ///
     /// When the document cannot be encoded.
     pub fn of(aggregator: &Aggregator, target: Option<&Target>) -> serde_json::Result<Self> {
-        let assembly = aggregator.assemble();
+        let now = Timestamp::now();
+        let Assembly { document, incomplete, warnings } = match target {
+            Some(target) => aggregator.assemble_for(&target.nodes, now),
+            None => aggregator.assemble(),
+        };
         let mut document = match target {
-            Some(target) => {
-                let departed = aggregator.departed(Timestamp::now());
-                let installation = aggregator.installation;
-                aios::Submission::new(assembly.document, departed, installation, target)?.document
-            }
-            None => assembly.document,
+            Some(target) => submission(aggregator, target, document, now)?.document,
+            None => document,
         };
         let masked = aios::mask(&mut document);
         Ok(Self {
             document,
             masked,
-            incomplete: assembly.incomplete.iter().map(ToString::to_string).collect(),
-            warnings: assembly.warnings.iter().map(ToString::to_string).collect(),
+            incomplete: incomplete.iter().map(ToString::to_string).collect(),
+            warnings: warnings.iter().map(ToString::to_string).collect(),
         })
     }
 }

@@ -13,10 +13,11 @@ mod ports;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use rollcall_daemon::kubernetes::Selection;
 use rollcall_report::error_chain;
 use uuid::Uuid;
 
-use super::kubernetes::{Cluster, Selection, resolve};
+use super::kubernetes::{Cluster, resolve};
 use super::{Check, Group, Observed, Verdict, observe};
 use crate::admin::views::StatusView;
 use crate::cluster_file::{ClusterFile, Target};

@@ -1,42 +1,27 @@
 //! What the checks see of a Kubernetes cluster, read through the operator's kubeconfig or from
 //! inside the cluster. Nothing is ever written.
 
-mod access;
-mod words;
-
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
 use kube::Resource;
 use kube::api::{Api, ListParams};
+use rollcall_daemon::kubernetes::{Access, Selection, words};
+use rollcall_report::NODE_ID_LABEL;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 use url::{Host, Url};
 
 use super::{Observed, Unseen, observe};
-use access::Access;
-
-/// The label by which AIOS places work on a node.
-pub const NODE_ID_LABEL: &str = "nodeID";
 
 /// How many objects are asked for at a time.
 const PAGE: u32 = 500;
 
 /// More pages than any cluster has: a server that never comes to an end is not followed.
 const MOST_PAGES: usize = 400;
-
-/// How the cluster is reached.
-#[derive(Debug, Clone, Default)]
-pub struct Selection {
-    /// The kubeconfig; else `KUBECONFIG`, `~/.kube/config`, or the service account of this pod.
-    pub kubeconfig: Option<PathBuf>,
-    /// Its context; else its current one.
-    pub context: Option<String>,
-}
 
 /// What was seen of a cluster.
 #[derive(Debug)]
@@ -128,7 +113,7 @@ impl Cluster {
             let version = access.client.apiserver_version().await;
             version
                 .map(|info| info.git_version)
-                .map_err(|error| access.words("GET /version", &error))
+                .map_err(|error| words_of("GET /version", &access, &error))
         })
         .await;
         if version.result.is_err() {
@@ -184,7 +169,7 @@ where
         let objects = match timeout(limit, api.list(&page)).await {
             Ok(Ok(objects)) => objects,
             Ok(Err(error)) => {
-                return observed(Err(Unseen::Failed { words: access.words(&request, &error) }));
+                return observed(Err(Unseen::Failed { words: words_of(&request, access, &error) }));
             }
             Err(_elapsed) => return observed(Err(Unseen::OutOfTime { limit })),
         };
@@ -196,6 +181,11 @@ where
     }
     let words = format!("{request}: it did not come to an end after {MOST_PAGES} pages");
     observed(Err(Unseen::Failed { words }))
+}
+
+/// What was tried where, and what came back.
+fn words_of(request: &str, access: &Access, error: &kube::Error) -> String {
+    format!("{request} at {}: {}", access.place(), words::of(error))
 }
 
 /// The addresses of a URL's host, by the resolver where it is a name.

@@ -68,7 +68,7 @@ pub(super) fn assemble(args: &AssembleArgs) -> Result<String, AssembleError> {
             });
         }
         let change = roll
-            .admit(report, Digest::of(&[&body]), Timestamp::UNIX_EPOCH)
+            .admit(report, Digest::of(&[&body]), None, Timestamp::UNIX_EPOCH)
             .map_err(|source| AssembleError::Conflict { path: path.clone(), source })?;
         roll.confirm(change);
     }

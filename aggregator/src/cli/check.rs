@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use rollcall_daemon::kubernetes::Selection;
 use thiserror::Error;
 
 use super::{Failure, Output, ServerArgs};
-use crate::checks::kubernetes::Selection;
 use crate::checks::report::{Report, judge};
 use crate::checks::{aios, cluster_file};
 use crate::cluster_file::{ClusterFile, TargetKind};
@@ -67,7 +67,11 @@ pub(super) async fn check(args: CheckArgs) -> Result<Report, Failure> {
         let target = file.targets.iter().find(|target| target.name.as_str() == args.target);
         let target = target.ok_or_else(|| no_such_target(file, &args.target))?;
         let operator = args.server.operator()?;
-        let selection = Selection { kubeconfig: args.kubeconfig, context: args.context };
+        let selection = Selection {
+            kubeconfig: args.kubeconfig,
+            default_kubeconfig: true,
+            context: args.context,
+        };
         match target.kind {
             TargetKind::Aios => {
                 let looking = aios::look(file, target, &selection, &operator, args.timeout);

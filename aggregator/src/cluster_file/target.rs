@@ -12,6 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 use url::Url;
 
+use super::nodes::NodePolicy;
+
 /// A network to register with. Its state is kept under its name.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Entry")]
@@ -31,6 +33,8 @@ pub struct Target {
     /// How often the network's entry is looked at while nothing changes here. A difference is left for
     /// a sixth of it before it is put right, and two updates are half of it apart.
     pub look_every: Duration,
+    /// Which of the cluster's Nodes it is offered.
+    pub nodes: NodePolicy,
     /// The network's infrastructure on the cluster, if it is wanted.
     pub infrastructure: Option<Infrastructure>,
     /// How its services are reached.
@@ -126,6 +130,8 @@ struct Entry {
     #[serde(default = "default_look_every", deserialize_with = "look_every")]
     look_every: Duration,
     #[serde(default)]
+    nodes: NodePolicy,
+    #[serde(default)]
     infrastructure: Option<Infrastructure>,
     #[serde(default)]
     ca_file: Option<PathBuf>,
@@ -188,6 +194,7 @@ impl TryFrom<Entry> for Target {
             envelope: entry.envelope,
             mode: entry.mode,
             look_every: entry.look_every,
+            nodes: entry.nodes,
             infrastructure: entry.infrastructure,
             transport: TransportSettings {
                 ca_file: entry.ca_file,
@@ -242,10 +249,12 @@ impl<'de> Deserialize<'de> for TargetName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if text.is_empty() || text.len() > 40 || !text.chars().all(allowed) {
+        // It names an object of Kubernetes, where the store is there.
+        let has_end = text.starts_with('-') || text.ends_with('-');
+        if text.is_empty() || text.len() > 40 || has_end || !text.chars().all(allowed) {
             let shown: String = text.chars().take(80).collect();
             return Err(D::Error::custom(format!(
-                "target name {shown:?} must be 1 to 40 lower-case letters, digits and '-'"
+                "target name {shown:?} must be 1 to 40 lower-case letters, digits and '-', with none of the last at its ends"
             )));
         }
         Ok(Self(text))

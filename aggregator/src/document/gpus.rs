@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use rollcall_report::{AmdGpu, ComputeCapability, Gpu, Gpus, NvidiaDriver, Reading, Subject};
 use serde::{Deserialize, Serialize};
 
-use super::{GpuEntry, Incomplete, MIB, Need, NodeData, NodeGpus, Source, Warning, count};
+use super::{
+    GpuEntry, Incomplete, MIB, Need, NodeData, NodeGpus, Source, Warning, allocatable, count,
+};
 use crate::roll::loss::{Losses, Standing};
 
 /// How many GPUs a node has of each kind; what is not known is `None`.
@@ -28,6 +30,10 @@ pub struct GpuStates {
     /// Those in the document.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counted: Option<u64>,
+    /// Those that Kubernetes can allocate, each as one; not known where they are offered several times
+    /// over, or in parts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocatable: Option<u64>,
 }
 
 impl GpuStates {
@@ -60,6 +66,7 @@ impl GpuStates {
                 .is_none()
                 .then_some(gpus.passed_through.into()),
             counted,
+            allocatable: source.allocatable.as_ref().and_then(|it| allocatable::whole(gpus, it)),
         }
     }
 }
@@ -95,6 +102,9 @@ pub(super) fn gpus(
         });
     }
     let nvidia = nvidia(need, gpus, &source.losses, warnings)?;
+    if let Some(offered) = &source.allocatable {
+        warnings.extend(allocatable::differences(need.node, gpus, offered));
+    }
     let counted = nvidia.into_iter().map(Counted::from);
     let counted: Vec<Counted<'_>> =
         counted.chain(amd(need, gpus)?.iter().map(Counted::from)).collect();
@@ -127,7 +137,8 @@ pub(super) fn gpus(
     })
 }
 
-/// NVIDIA's GPUs that count: those that answer, and those that are lost and still count.
+/// NVIDIA's GPUs that count: those that answer, and those that are lost and still count. Where the
+/// driver was never heard, those that others tell of, as long as they are as many as on the bus.
 fn nvidia<'a>(
     need: Need<'_>,
     gpus: &'a Gpus,
@@ -140,6 +151,16 @@ fn nvidia<'a>(
         (Reading::Absent, Reading::Absent | Reading::Known(0)) => return Ok(Vec::new()),
         (Reading::Absent, Reading::Known(_)) => {
             return Err(need.missing(Subject::Gpus, "there are GPUs, and no driver was asked"));
+        }
+        (Reading::Failed { reason }, Reading::Known(on_bus))
+            if *on_bus > 0 && count(&gpus.nvidia_unasked) == u64::from(*on_bus) =>
+        {
+            warnings.push(Warning::GpusUnasked {
+                node: need.node.clone(),
+                count: count(&gpus.nvidia_unasked),
+                reason: reason.clone(),
+            });
+            return Ok(gpus.nvidia_unasked.iter().collect());
         }
         (Reading::Failed { reason }, _) | (Reading::Absent, Reading::Failed { reason }) => {
             return Err(need.missing(Subject::Gpus, reason));

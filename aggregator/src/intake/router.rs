@@ -49,7 +49,7 @@ async fn report(State(intake): State<Arc<Intake>>, request: Request) -> Response
 impl Intake {
     async fn take(&self, request: Request) -> Result<Accepted, Refusal> {
         let (head, body) = request.into_parts();
-        let identity = self.authenticator.authenticate(&head.headers)?;
+        let identity = self.authenticator.authenticate(&head.headers).await?;
         let read = tokio::time::timeout(READ_DEADLINE, read(&head.headers, body)).await;
         let body = read.unwrap_or_else(|_elapsed| {
             let seconds = READ_DEADLINE.as_secs();

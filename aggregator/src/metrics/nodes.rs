@@ -49,7 +49,7 @@ impl NodeGauges {
         let vectors = Vectors {
             gpus: vector(
                 "rollcall_node_gpus",
-                "GPUs of a node by state: expected, usable, lost, passed_through, and counted in the document.",
+                "GPUs of a node by state: expected, usable, lost, passed_through, counted in the document, and allocatable in Kubernetes.",
                 &["node", "state"],
             )?,
             failing: vector(
@@ -89,6 +89,7 @@ impl NodeGauges {
                 ("lost", figures.gpus.lost),
                 ("passed_through", figures.gpus.passed_through),
                 ("counted", figures.gpus.counted),
+                ("allocatable", figures.gpus.allocatable),
             ] {
                 if let Some(count) = count {
                     let count = i64::try_from(count).unwrap_or(i64::MAX);

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::cluster_file::TargetName;
+use crate::onboarding::expected::Census;
 use crate::onboarding::state::infrastructure::InfrastructurePhase;
 use crate::onboarding::state::{Phase, TargetState};
 use crate::targets::Verdict;
@@ -18,6 +19,7 @@ pub(super) struct TargetGauges {
     reverts: IntGaugeVec,
     awaits_approval: IntGaugeVec,
     kept_nodes: IntGaugeVec,
+    nodes: IntGaugeVec,
     requests: IntCounterVec,
 }
 
@@ -74,8 +76,25 @@ impl TargetGauges {
                 "Nodes in a target's entry that are not in the document and not recorded as departed.",
                 &["target"],
             )?,
+            nodes: gauge(
+                "nodes",
+                "Nodes of Kubernetes by whether a target is to get them (expected, of which missing are not in its document) or not (left_out).",
+                &["target", "state"],
+            )?,
             requests,
         })
+    }
+
+    pub(super) fn census(&self, target: &TargetName, census: Option<&Census>) {
+        let Some(census) = census else { return };
+        for (state, count) in [
+            ("expected", census.expected),
+            ("missing", census.missing.len()),
+            ("left_out", census.left_out.len()),
+        ] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.nodes.with_label_values(&[target.as_str(), state]).set(count);
+        }
     }
 
     pub(super) fn show(&self, target: &TargetName, state: &TargetState) {

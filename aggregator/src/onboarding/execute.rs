@@ -12,9 +12,9 @@ use super::plan::{Situation, Step, after_reply, next};
 use super::state::infrastructure::{Infrastructure, InfrastructurePhase};
 use super::state::{Phase, TargetState, Will};
 use crate::aggregator::{Aggregator, Standing};
-use crate::cluster_file::Target;
+use crate::cluster_file::{NodePolicy, Target};
 use crate::digest::Digest;
-use crate::document::{Assembly, Incomplete, Warning};
+use crate::document::{Assembly, ClusterDocument, Incomplete, Warning};
 use crate::onboarding::gate::Gate;
 use crate::store::{Event, Sent, Write, WriteError};
 use crate::targets::aios::{Client, Look, Submission};
@@ -58,6 +58,32 @@ pub struct Outlook {
     pub warnings: Vec<Warning>,
 }
 
+/// What is to be registered with a target, of a document that its policy made.
+///
+/// # Errors
+///
+/// When the document cannot be encoded.
+pub fn submission(
+    aggregator: &Aggregator,
+    target: &Target,
+    document: ClusterDocument,
+    now: Timestamp,
+) -> serde_json::Result<Submission> {
+    let departed = aggregator.departed(target, now);
+    let submission = Submission::new(document, departed, aggregator.installation, target)?;
+    // Nobody but Kubernetes tells what a policy goes by: as if there were none, all would be offered.
+    let is_unwatched = !aggregator.nodes.is_watched() && target.nodes != NodePolicy::default();
+    // A document without nodes is a mistake of ours, and no cluster.
+    let is_empty = submission.document.nodes.node_data.is_empty();
+    let obstacle =
+        is_unwatched.then_some(UNWATCHED).or_else(|| is_empty.then_some(EMPTY)).map(str::to_owned);
+    Ok(Submission { obstacle: obstacle.or(submission.obstacle), ..submission })
+}
+
+const EMPTY: &str = "the document holds no nodes, and an entry is never emptied: look at nodes and status, and at the target's nodes in the cluster file; to leave the network, run offboard";
+
+const UNWATCHED: &str = "the target's nodes in the cluster file name some of the cluster's Nodes, and nobody tells these: serve with --kubernetes, or leave nodes out";
+
 impl Outlook {
     /// As the roll stands, for a target.
     ///
@@ -70,16 +96,18 @@ impl Outlook {
         standing: &Standing,
         now: Timestamp,
     ) -> serde_json::Result<Self> {
-        let Assembly { document, incomplete, warnings } = aggregator.assemble_at(now);
-        let complete = document.nodes.node_data.len();
-        let is_enough =
-            standing.will.partial && !standing.state.is_served(&standing.will) && complete > 0;
-        let gate =
-            if is_enough { Gate::Open } else { aggregator.gate(complete, incomplete.len(), now) };
+        let assembly = aggregator.assemble_for(&target.nodes, now);
+        let is_enough = standing.will.partial
+            && !standing.state.is_served(&standing.will)
+            && !assembly.document.nodes.node_data.is_empty();
+        let gate = match aggregator.gate(&target.nodes, &assembly, now) {
+            Gate::Closed { .. } if is_enough => Gate::Open,
+            gate => gate,
+        };
         let losses = aggregator.next_confirmed_loss(now).into_iter();
-        let next_change = losses.chain(aggregator.next_departure(now)).min();
-        let departed = aggregator.departed(now);
-        let submission = Submission::new(document, departed, aggregator.installation, target)?;
+        let next_change = losses.chain(aggregator.next_departure(target, now)).min();
+        let submission = submission(aggregator, target, assembly.document, now)?;
+        let Assembly { incomplete, warnings, .. } = assembly;
         Ok(Self { submission, gate, next_change, incomplete, warnings })
     }
 
@@ -118,12 +146,19 @@ impl Executor {
         Self { aggregator, target, client, state, seen: None, told: None }
     }
 
-    /// Runs until dropped. Dropping it at any point is like a crash: nothing is lost or doubled.
+    /// Runs until dropped, or until another aggregator turns out to have written where the target
+    /// stands. Dropping it at any point is like a crash: nothing is lost or doubled.
     pub async fn run(mut self) {
         let mut changes = self.aggregator.watch();
         loop {
             changes.mark_unchanged();
-            if let Err(error) = self.turn(&mut changes).await {
+            let outcome = self.turn(&mut changes).await;
+            if let Err(WriteError::Overtaken { what }) = &outcome {
+                log::warn!(target_name = self.target.name.as_str();
+                    "{what}: where the target stands is read anew");
+                return;
+            }
+            if let Err(error) = outcome {
                 log::error!(target_name = self.target.name.as_str(), error:% = error;
                     "nothing is sent while the store does not take what is about to be done");
                 tokio::time::sleep(STORE_PAUSE).await;
@@ -157,6 +192,7 @@ impl Executor {
                 self.rest(changes, &outlook, &standing.will, Some(at)).await?;
             }
             Step::Read => {
+                self.must_lead()?;
                 if self.state.phase == Phase::Waiting {
                     let detail = Some(ASKING.to_owned());
                     let shown = TargetState { detail, ..self.state.clone() };
@@ -240,6 +276,7 @@ impl Executor {
                 let removal = held.phase == InfrastructurePhase::Removing;
                 let request = self.client.infrastructure_request(removal);
                 self.settle_infrastructure(held, Some(request)).await?;
+                self.must_lead()?;
                 let said = self.client.infrastructure(submission, removal).await;
                 let now = Timestamp::now();
                 let held =
@@ -247,6 +284,7 @@ impl Executor {
                 return self.settle_infrastructure(held, None).await;
             }
             Step::Follow(task) => {
+                self.must_lead()?;
                 let said = self.client.task(submission, &task).await;
                 let now = Timestamp::now();
                 let held = infrastructure::after_task(&self.state.infrastructure, &said, now, dice);
@@ -274,7 +312,14 @@ impl Executor {
                 .map(|body| Digest::of(&[body.to_string().as_bytes()])),
         });
         let event = Event { sends: sends.collect(), ..event(&state) };
-        self.store(state, event).await
+        self.store(state, event).await?;
+        self.must_lead()
+    }
+
+    /// Whoever was halted for a while, with all of its machine, leads no more and has not noticed yet:
+    /// whatever it was about to send may be long done by another.
+    fn must_lead(&self) -> Result<(), WriteError> {
+        if self.aggregator.leadership.is_held() { Ok(()) } else { Err(WriteError::leads_no_more()) }
     }
 
     /// Notes what was answered. What became of it is seen by the next look.

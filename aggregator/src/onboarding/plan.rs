@@ -90,6 +90,13 @@ pub fn next(situation: &Situation<'_>) -> Step {
     if will.presence != Presence::Registered {
         return leave(situation);
     }
+    // Where an entry is, or may be, it stands as it is until it is known what belongs into it.
+    if let Gate::Unsettled { why } = gate {
+        return match state.past.entry_at {
+            Some(_) => Step::Rest,
+            None => wait(situation, why, None),
+        };
+    }
     let is_pushed = is_pushed(situation);
     if state.phase == Phase::Refused && state.about == Some(situation.wanted) && !is_pushed {
         return Step::Rest;
@@ -112,7 +119,7 @@ pub fn next(situation: &Situation<'_>) -> Step {
             return wait(situation, why, *opens);
         }
         if let Some(obstacle) = obstacle {
-            return Step::Settle(refuse(situation, obstacle.to_owned()));
+            return Step::Settle(obstructed(situation, obstacle));
         }
     }
     match held {
@@ -281,7 +288,7 @@ fn absent(situation: &Situation<'_>) -> Step {
         return Step::Settle(held_back);
     }
     if let Some(obstacle) = situation.obstacle {
-        return Step::Settle(refuse(situation, obstacle.to_owned()));
+        return Step::Settle(obstructed(situation, obstacle));
     }
     let entered = enter(situation, Phase::Submitting, None);
     let infrastructure = entered.infrastructure.clone().of_a_new_entry(situation.now);
@@ -378,7 +385,7 @@ fn different(situation: &Situation<'_>, difference: &Difference) -> Step {
         return Step::Settle(TargetState { next_try, proposal, ..keep(drifted) });
     }
     if let Some(obstacle) = situation.obstacle {
-        return Step::Settle(keep(refuse(situation, obstacle.to_owned())));
+        return Step::Settle(keep(obstructed(situation, obstacle)));
     }
     let entered = keep(enter(situation, Phase::Updating, Some(summary)));
     let approved = situation.will.approved.map(|approval| approval.at);
@@ -583,6 +590,11 @@ fn refuse(situation: &Situation<'_>, words: String) -> TargetState {
         next_try: after(situation.now, PAUSE),
         ..enter(situation, Phase::Refused, Some(words))
     }
+}
+
+/// Refused by ourselves: nobody was asked, so that it ends as soon as its cause does.
+fn obstructed(situation: &Situation<'_>, obstacle: &str) -> TargetState {
+    TargetState { next_try: None, ..refuse(situation, obstacle.to_owned()) }
 }
 
 fn try_again(situation: &Situation<'_>, phase: Phase, words: String) -> TargetState {

@@ -1,11 +1,14 @@
 //! Tables for people.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use jiff::Timestamp;
 
-use crate::admin::views::{HistoryView, NodeState, NodeView, NodesView, StatusView, TargetView};
+use crate::admin::views::{
+    ExpectedView, HistoryView, NodeState, NodeView, NodesView, NotOffered, StatusView, TargetView,
+};
 use crate::cluster_file::Mode;
 use crate::digest::Digest;
 use crate::document::NodeData;
@@ -63,7 +66,23 @@ pub fn nodes(view: &NodesView, now: Timestamp) -> String {
         }));
     }
     text.extend(view.conflicts.iter().map(|conflict| format!("! refused: {conflict}")));
+    text.extend(not_offered("! expected, not in the document", &view.missing));
+    text.extend(not_offered("left out", &view.left_out));
     text.join("\n")
+}
+
+/// Nodes that targets do not get, a line for each set of targets.
+fn not_offered(what: &str, nodes: &[NotOffered]) -> Vec<String> {
+    let mut by_targets: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for NotOffered { name, why, targets } in nodes {
+        let why = why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+        by_targets.entry(targets.join(", ")).or_default().push(format!("{name}{why}"));
+    }
+    let lines = by_targets.into_iter().map(|(targets, nodes)| {
+        let of = if targets.is_empty() { targets } else { format!(" of {targets}") };
+        format!("{what}{of}: {}", listed(&nodes, ", "))
+    });
+    lines.collect()
 }
 
 /// Where the targets stand.
@@ -74,6 +93,18 @@ pub fn status(view: &StatusView, now: Timestamp) -> String {
         "cluster {}: {} nodes complete{expected}, {} incomplete, {} stale",
         view.cluster, view.complete_nodes, view.incomplete_nodes, view.stale_nodes
     )];
+    text.extend(view.kubernetes.iter().filter_map(|kubernetes| {
+        let failing = kubernetes.failing.as_ref().zip(kubernetes.failing_since);
+        failing.map(|(words, since)| {
+            format!("! Kubernetes has not told its Nodes since {since:.0}: {words}")
+        })
+    }));
+    if view.follows {
+        text.push(
+            "another replica submits: what stands here of targets is as of their last change"
+                .to_owned(),
+        );
+    }
     text.extend(view.waiting_for.iter().map(|why| format!("first registration waits: {why}")));
     text.extend(view.conflicts.iter().map(|conflict| format!("! refused: {conflict}")));
     if view.targets.is_empty() {
@@ -97,6 +128,14 @@ pub fn status(view: &StatusView, now: Timestamp) -> String {
     text.extend(lines(&table));
     for target in &view.targets {
         text.extend(target_notes(target));
+        text.extend(target.expected.iter().filter(|it| !it.missing.is_empty()).map(|expected| {
+            let ExpectedView { nodes, missing, .. } = expected;
+            let (name, there) = (&target.name, nodes.saturating_sub(missing.len()));
+            format!(
+                "! {name}: {there} of {nodes} expected nodes are in the document; missing: {}",
+                listed(missing, ", ")
+            )
+        }));
     }
     text.join("\n")
 }
@@ -117,6 +156,12 @@ pub fn target_notes(target: &TargetView) -> Vec<String> {
     notes.extend(
         target.state.infrastructure.detail.iter().map(|it| format!("{name}: infrastructure: {it}")),
     );
+    if let [first, ..] = target.shares_nodes_with.as_slice() {
+        notes.push(format!(
+            "{name}: may be offered the same nodes as {}: give it and {first} selectors that differ in a label's value",
+            listed(&target.shares_nodes_with, ", ")
+        ));
+    }
     if target.state.past.reverts > 1 && target.state.phase != Phase::Contested {
         notes.push(format!(
             "{name}: somebody else has changed the entry {} times in a row",

@@ -28,7 +28,12 @@ impl Departure {
     /// that was wrong.
     pub(super) fn restored(self, now: Timestamp) -> Option<Self> {
         let at = self.at.min(now);
-        (now.duration_since(at) < MEMORY).then_some(Self { at, ..self })
+        self.is_remembered(now).then_some(Self { at, ..self })
+    }
+
+    /// Whether it is still of use.
+    pub fn is_remembered(&self, now: Timestamp) -> bool {
+        now.duration_since(self.at.min(now)) < MEMORY
     }
 
     /// When it holds: until then the node may come back as if nothing had been.

@@ -256,7 +256,11 @@ fn apply(connection: &Connection, write: &Write) -> Result<(), CommitError> {
                 .map_err(refused)?;
             depart(connection, departure)?;
         }
-        Write::Departed(departure) => depart(connection, departure)?,
+        Write::Departed(departures) => {
+            for departure in departures {
+                depart(connection, departure)?;
+            }
+        }
         Write::Target { name, state, event } => {
             let state = serde_json::to_string(state).map_err(encode)?;
             connection
@@ -268,7 +272,7 @@ fn apply(connection: &Connection, write: &Write) -> Result<(), CommitError> {
                 .map_err(refused)?;
             append(connection, name, event)?;
         }
-        Write::Will { name, state, will, event } => {
+        Write::Will { name, state, will, event, before: _ } => {
             let state = serde_json::to_string(state).map_err(encode)?;
             let will = serde_json::to_string(will).map_err(encode)?;
             connection

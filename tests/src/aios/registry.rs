@@ -126,6 +126,11 @@ impl Registry {
         self.clusters.last().map(Entry).ok_or(RegistryError::Internal)
     }
 
+    /// How many clusters were ever stored.
+    pub const fn registered(&self) -> u64 {
+        self.registered
+    }
+
     /// Shows a cluster.
     pub fn read(&self, id: &str) -> Result<Entry<'_>, RegistryError> {
         self.find(id).and_then(|at| self.clusters.get(at)).map(Entry).ok_or(RegistryError::NotFound)

@@ -18,13 +18,13 @@ use serde_json::json;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
-    /// Where the parser listens; loopback only, port 0 takes any free one.
+    /// Where the parser listens; loopback or a private address, port 0 takes any free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     parser_listen: SocketAddr,
-    /// Where the gateway listens; loopback only, port 0 takes any free one.
+    /// Where the gateway listens; loopback or a private address, port 0 takes any free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     gateway_listen: SocketAddr,
-    /// Where the database of tasks listens; loopback only, port 0 takes any free one.
+    /// Where the database of tasks listens; loopback or a private address, port 0 takes any free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     tasks_listen: SocketAddr,
     #[command(flatten)]

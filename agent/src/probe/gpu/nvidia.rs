@@ -7,15 +7,17 @@ use rollcall_report::{
 };
 
 use super::answers::{Answer, Answers, Code, DeviceAnswers, DriverAnswers, signal_name};
+use super::labels::GpuLabels;
 use crate::finding::{Finding, Rule, Verdict};
 use crate::probe::pci::sysfs_address;
 use crate::probe::{known_text, mib};
 
 /// The rules for what the driver answers.
-pub(super) const RULES: [Rule; 7] = [
+pub(super) const RULES: [Rule; 8] = [
     GPU_MEMORY,
     SHARED_MEMORY,
     MEMORY_NOT_PERMITTED,
+    MEMORY_OF_LABEL,
     MEMORY_UNKNOWN,
     GPU_FAILED,
     MIG_INSTANCE,
@@ -29,6 +31,11 @@ const SHARED_MEMORY: Rule =
 const MEMORY_NOT_PERMITTED: Rule = Rule::new(
     "memory-not-permitted",
     "the driver does not tell this process the memory of a GPU, which is that of before",
+);
+const MEMORY_OF_LABEL: Rule = Rule::new(
+    "memory-of-label",
+    "the driver does not tell this process the memory of a GPU; the Node's label for GPUs of its model \
+     does, which gpu-feature-discovery put there",
 );
 const MEMORY_UNKNOWN: Rule =
     Rule::new("memory-unknown", "the driver does not tell the memory of a GPU that answers");
@@ -62,10 +69,10 @@ pub(super) struct Driver {
 }
 
 /// Makes of NVML's answers what is reported.
-pub(super) fn build(answers: &Answers) -> Driver {
+pub(super) fn build(answers: &Answers, labels: Option<&GpuLabels>) -> Driver {
     match answers {
         Answers::Driver(answers) => match &answers.device_count {
-            Answer::Value(_) => of_devices(answers),
+            Answer::Value(_) => of_devices(answers, labels),
             Answer::Error(code) => Driver::failed(
                 &format!("NVIDIA's driver does not count its GPUs: {code}"),
                 Some(code.words()),
@@ -157,7 +164,7 @@ impl Driver {
     }
 }
 
-fn of_devices(answers: &DriverAnswers) -> Driver {
+fn of_devices(answers: &DriverAnswers, labels: Option<&GpuLabels>) -> Driver {
     let mut driver = Driver {
         reading: Reading::Absent,
         usable: BTreeMap::new(),
@@ -171,7 +178,7 @@ fn of_devices(answers: &DriverAnswers) -> Driver {
     let mut failures = Vec::new();
     for (index, device) in (0_u32..).zip(&answers.devices) {
         let answered = match device {
-            Answer::Value(device) => driver.add(index, device),
+            Answer::Value(device) => driver.add(index, device, labels),
             Answer::Error(code) => Err((*code, "nvmlDeviceGetHandleByIndex_v2")),
         };
         match answered {
@@ -207,6 +214,7 @@ impl Driver {
         &mut self,
         index: u32,
         device: &DeviceAnswers,
+        labels: Option<&GpuLabels>,
     ) -> Result<Option<Gpu>, (Code, &'static str)> {
         let model = match &device.name {
             Answer::Value(name) => known_text(name).unwrap_or_else(|| "unnamed".to_owned()),
@@ -218,7 +226,8 @@ impl Driver {
             self.displays.extend(address);
             return Ok(None);
         }
-        let (memory_bytes, memory_finding) = memory(index, device)?;
+        let labels = labels.filter(|labels| labels.name(&model));
+        let (memory_bytes, memory_finding) = memory(index, device, labels)?;
         match &address {
             Some(address) => {
                 self.usable.insert(address.clone(), model.clone());
@@ -267,11 +276,12 @@ impl Driver {
     }
 }
 
-/// The GPU's own memory. A GPU that is lost has none that anybody could use: that is an error of
+/// The GPU's own memory; `labels` are about GPUs of its model. A GPU that is lost has none that anybody could use: that is an error of
 /// the GPU, and not of its memory.
 fn memory(
     index: u32,
     device: &DeviceAnswers,
+    labels: Option<&GpuLabels>,
 ) -> Result<(Reading<u64>, Finding), (Code, &'static str)> {
     const CALL: &str = "nvmlDeviceGetMemoryInfo_v2";
     let finding = |verdict, rule| Finding::new(verdict, rule, &gpu_name(index)).source(CALL);
@@ -288,6 +298,12 @@ fn memory(
         }
         Answer::Error(code @ (Code::GPU_IS_LOST | Code::RESET_REQUIRED)) => {
             return Err((code, CALL));
+        }
+        Answer::Error(Code::NO_PERMISSION) if let Some(labels) = labels => {
+            let finding = finding(Verdict::Measured, MEMORY_OF_LABEL)
+                .value(mib(labels.memory_bytes))
+                .source("the Node's label nvidia.com/gpu.memory");
+            (Reading::Known(labels.memory_bytes), finding)
         }
         Answer::Error(Code::NO_PERMISSION) => {
             let advice =

@@ -30,8 +30,15 @@ pub(super) fn registered(facts: &Facts) -> Verdict {
 /// Whether as many nodes are waited for as there are.
 pub(super) fn expected(facts: &Facts) -> Verdict {
     facts.kubernetes.nodes.judge(|nodes| {
-        let expected = facts.file.expect.map(|expect| expect.nodes);
-        judge_expected(nodes.len(), expected)
+        let said = facts.file.expect.and_then(|expect| expect.nodes);
+        let view = facts.aggregator.seen().filter(|view| view.kubernetes.is_some());
+        match (said, view.and_then(|view| view.expected_nodes)) {
+            (None, Some(expected)) => Verdict::pass(format!(
+                "the aggregator expects {expected} of {} nodes, by what Kubernetes tells it",
+                nodes.len()
+            )),
+            (said, _) => judge_expected(nodes.len(), said),
+        }
     })
 }
 

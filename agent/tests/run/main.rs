@@ -2,6 +2,9 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
+mod kubernetes;
+mod stamping;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +17,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::post;
 use log::{LevelFilter, Log, Metadata, Record};
-use rollcall_agent::config::{NodeConfig, RunConfig};
+use rollcall_agent::config::{NodeConfig, RunConfig, StampConfig};
 use rollcall_agent::run::{RunError, run};
 use rollcall_daemon::http::client_builder;
 use rollcall_report::{NodeReport, REPORTS_PATH, Subject};
@@ -105,10 +108,21 @@ struct Agent {
 impl Agent {
     /// Starts an agent that reports `host` to `aggregator`; `interval` is the operator's choice.
     async fn start(aggregator: SocketAddr, host: &str, interval: Option<Duration>) -> Self {
+        Self::start_with(aggregator, host, interval, |_, _| {}).await
+    }
+
+    /// The same, with more of its configuration set by `configure`, which may put files in a folder.
+    async fn start_with(
+        aggregator: SocketAddr,
+        host: &str,
+        interval: Option<Duration>,
+        configure: impl FnOnce(&mut RunConfig, &Path),
+    ) -> Self {
         Lines::start();
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("token"), format!("{SECRET}-1\n")).expect("written");
-        let config = config(aggregator, host, interval, folder.path().join("token"));
+        let mut config = config(aggregator, host, interval, folder.path().join("token"));
+        configure(&mut config, folder.path());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let metrics = listener.local_addr().expect("bound");
         let (stop, stopped) = oneshot::channel();
@@ -158,6 +172,7 @@ fn config(
         ca_file: None,
         insecure_http: false,
         require_gpus: false,
+        stamp: StampConfig::default(),
         node: NodeConfig {
             node_name: Some("node-1".parse().expect("a name")),
             node_id: None,
@@ -183,6 +198,10 @@ impl Log for Lines {
     }
 
     fn log(&self, record: &Record<'_>) {
+        // The daemon's logger leaves it out, too (`rollcall_daemon::logging::init`).
+        if record.target().starts_with("kube") {
+            return;
+        }
         let line = format!("{} {} {:?}", record.level(), record.args(), Pairs::of(record));
         self.0.send_modify(|lines| lines.push(line));
     }
