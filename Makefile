@@ -9,11 +9,13 @@ CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 SOAK_CASES ?= 20000
 # How many lives of an aggregator with a network that fails.
 SOAK_RUNS ?= 1000
+# How many times the leader of several aggregators is killed.
+SOAK_KILLS ?= 100
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help
 help: ## Lists the targets.
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
 
 .PHONY: demo
 demo: build ## Does the main job on this very machine: probe, report, assemble, register.
@@ -31,14 +33,20 @@ test: prerequisites ## Passes all tests that need no cluster.
 	$(CARGO) test --locked --workspace
 	tests/demo.sh $(TARGET_DIR)/debug </dev/null
 	tests/units.sh
+	tests/packaging.sh $(TARGET_DIR)/debug
+
+.PHONY: test-cluster
+test-cluster: build ## Tests on a real Kubernetes of two nodes, set up here for as long as it takes.
+	CARGO="$(CARGO)" tests/cluster/test.sh
 
 .PHONY: soak
-soak: prerequisites ## Tests that take long: a network that fails and kill -9 a thousand times, a driver that hangs, each property over many cases.
+soak: prerequisites ## Tests that take long: a network that fails and kill -9 a thousand times, a driver that hangs, a real Kubernetes for long, each property over many cases.
 	$(CARGO) build --locked --workspace --bins
 	ROLLCALL_RUNS=$(SOAK_RUNS) $(CARGO) test --locked -p rollcall-tests --test flow_faults -- --nocapture
 	$(CARGO) test --locked -p rollcall-tests --test nvml_hang -- --ignored --nocapture
+	ROLLCALL_KILLS=$(SOAK_KILLS) CARGO="$(CARGO)" tests/cluster/test.sh --include-ignored
 	PROPTEST_CASES=$(SOAK_CASES) $(CARGO) test --locked --workspace --lib
-	PROPTEST_CASES=$(SOAK_CASES) $(CARGO) test --locked -p rollcall-aggregator --test truth --test document --test plan
+	PROPTEST_CASES=$(SOAK_CASES) $(CARGO) test --locked -p rollcall-aggregator --test truth --test document --test plan --test shared_roll
 	PROPTEST_CASES=$(SOAK_CASES) $(CARGO) test --locked -p rollcall-tests --test amend
 	PROPTEST_CASES=$$(($(SOAK_CASES) / 10)) $(CARGO) test --locked -p rollcall-tests --test saved_machines
 
