@@ -191,7 +191,6 @@ mod tests {
         Node {
             name: name.parse().expect("a name"),
             uid: format!("uid-of-{name}"),
-            machine_id: None,
             labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
             node_id: None,
             stranger: None,

@@ -13,8 +13,6 @@ pub struct Node {
     pub name: NodeName,
     /// The object's UID: another one when the Node was deleted and made anew.
     pub uid: String,
-    /// Its machine's `/etc/machine-id`, as its kubelet tells it.
-    pub machine_id: Option<String>,
     /// Those of its labels that somebody looks at.
     pub labels: BTreeMap<String, String>,
     /// Its label `nodeID`, where that is one.
@@ -144,7 +142,6 @@ impl Node {
                 .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             gpus: allocatable(&status.allocatable.unwrap_or_default(), &labels),
             node_id: labels.get(NODE_ID_LABEL).and_then(|id| id.parse().ok()),
-            machine_id: info.map(|info| info.machine_id).filter(|id| !id.is_empty()),
             labels: labels
                 .into_iter()
                 .filter(|(key, _)| key == NODE_ID_LABEL || kept.contains(key))
@@ -269,7 +266,6 @@ mod tests {
         Node {
             name: "n1".parse().expect("a name"),
             uid: "u1".into(),
-            machine_id: None,
             labels: BTreeMap::new(),
             node_id: None,
             stranger: None,
@@ -305,7 +301,6 @@ mod tests {
         );
         let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         let expected = Node {
-            machine_id: Some("0123".into()),
             labels: BTreeMap::from([label("nodeID", "gpu-1"), label("zone", "a")]),
             node_id: Some("gpu-1".parse().expect("an id")),
             cordoned: true,
