@@ -14,7 +14,7 @@ use rollcall_report::RefusalCode;
 use tokio::sync::Mutex;
 
 use crate::aggregator::Aggregator;
-use crate::cluster_file::{Target, TargetName};
+use crate::cluster_file::{AiosTarget, TargetName};
 use crate::refusal::Refused;
 use crate::store::WriteError;
 use crate::targets::aios::Client;
@@ -33,14 +33,24 @@ struct Admin {
 type Peer = ConnectInfo<SocketAddr>;
 
 impl Admin {
-    fn target(&self, name: &str) -> Result<&Target, Refused> {
+    fn target(&self, name: &str) -> Result<&AiosTarget, Refused> {
         let targets = &self.aggregator.file.targets;
-        targets.iter().find(|target| target.name.as_str() == name).ok_or_else(|| {
-            let known: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+        let target = targets.iter().find(|target| target.name().as_str() == name);
+        let target = target.ok_or_else(|| {
+            let known: Vec<&str> = targets.iter().map(|target| target.name().as_str()).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             Refused::new(
                 RefusalCode::NotFound,
                 format!("there is no target {name:?}; there are: {known}"),
+            )
+        })?;
+        target.aios().ok_or_else(|| {
+            let kind = target.kind();
+            Refused::new(
+                RefusalCode::Conflict,
+                format!(
+                    "target {name} is of type {kind}, for which the aggregator does nothing by itself: check, prepare and document do, and submit for a Unikorn region, with --cluster"
+                ),
             )
         })
     }

@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::admin::views::NodesView;
-use crate::cluster_file::{ClusterFile, NodePolicy, Target, TargetName};
+use crate::class::{NodeClass, NodeClassId};
+use crate::cluster_file::{AiosTarget, ClusterFile, NodePolicy, TargetName};
 use crate::document::{Assembly, Source, assemble};
 use crate::kubernetes::events::Events;
 use crate::kubernetes::leader::Leadership;
@@ -53,6 +54,8 @@ pub struct Aggregator {
     orphans: Mutex<BTreeMap<NodeName, NodeId>>,
     roll: Mutex<Roll>,
     targets: Mutex<BTreeMap<TargetName, Standing>>,
+    /// The node classes, in the order in which they came.
+    classes: Mutex<Vec<NodeClass>>,
     /// What targets are to lose though it is on the roll, or never was.
     withdrawn: Mutex<BTreeMap<TargetName, WithdrawnNodes>>,
     wanting: tokio::sync::Mutex<()>,
@@ -101,7 +104,7 @@ impl Aggregator {
             .into_iter()
             .map(|(name, state, will)| (name, (state.after_restart(now), will)))
             .collect();
-        let targets = file.targets.iter().map(|target| {
+        let targets = file.aios_targets().map(|target| {
             let (state, will) = stored
                 .remove(target.name.as_str())
                 .unwrap_or_else(|| (TargetState::new(now), Will::default()));
@@ -118,6 +121,7 @@ impl Aggregator {
             events: Events::default(),
             leadership: Leadership::of_one(),
             orphans: Mutex::default(),
+            classes: Mutex::new(contents.classes),
             withdrawn: Mutex::default(),
             roll: Mutex::new(Roll::restore(contents.entries, contents.departures, now)),
             wanting: tokio::sync::Mutex::default(),
@@ -265,9 +269,10 @@ impl Aggregator {
                 }
                 self.orphans().retain(|_, id| !roll.departures().contains(id));
             }
+            Learned::Classes(classes) => self.learn_classes(classes),
             Learned::Target { name, state, will } => {
                 let Some(target) =
-                    self.file.targets.iter().find(|target| target.name.as_str() == name)
+                    self.file.aios_targets().find(|target| target.name.as_str() == name)
                 else {
                     return;
                 };
@@ -295,8 +300,8 @@ impl Aggregator {
                 self.learn(learned);
                 continue;
             };
-            let named = |target: &&Target| target.name.as_str() == name;
-            let Some(target) = self.file.targets.iter().find(named) else { continue };
+            let named = |target: &&AiosTarget| target.name.as_str() == name;
+            let Some(target) = self.file.aios_targets().find(named) else { continue };
             let state = state.map_or_else(|| TargetState::new(now), |state| *state);
             let state = state.after_restart(now);
             self.with_standing(target, |standing| {
@@ -304,6 +309,27 @@ impl Aggregator {
                 standing.will = *will;
             });
         }
+    }
+
+    /// The node classes, in the order in which they came.
+    pub fn classes(&self) -> Vec<NodeClass> {
+        self.classes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes over classes that the store holds; none is ever taken away.
+    pub fn learn_classes(&self, stored: Vec<NodeClass>) {
+        let mut classes = self.classes.lock().unwrap_or_else(PoisonError::into_inner);
+        for class in stored {
+            if !classes.iter().any(|known| known.id == class.id) {
+                classes.push(class);
+            }
+        }
+    }
+
+    /// The class that a node is to carry as its label; `None`: none is to be stamped.
+    pub fn class_of(&self, name: &NodeName) -> Option<NodeClassId> {
+        self.file.region()?;
+        self.roll().get(name)?.node_class
     }
 
     fn orphans(&self) -> MutexGuard<'_, BTreeMap<NodeName, NodeId>> {
@@ -375,7 +401,7 @@ impl Aggregator {
 
     /// The nodes that may be taken out of a target's entry, and those that soon may: those that have
     /// left the roll, those that the target's policy leaves out, and those that only the entry knows.
-    pub fn departed(&self, target: &Target, now: Timestamp) -> Departed {
+    pub fn departed(&self, target: &AiosTarget, now: Timestamp) -> Departed {
         let hold_down = self.file.departures.hold_down;
         let mut departed = {
             let roll = self.roll();
@@ -398,7 +424,7 @@ impl Aggregator {
     }
 
     /// When the next one of them may.
-    pub fn next_departure(&self, target: &Target, now: Timestamp) -> Option<Timestamp> {
+    pub fn next_departure(&self, target: &AiosTarget, now: Timestamp) -> Option<Timestamp> {
         let hold_down = self.file.departures.hold_down;
         let next = self.roll().departures().next_confirmed(hold_down, now);
         let WithdrawnNodes { left_out, unknown } = self.withdrawn(target, now);
@@ -407,7 +433,7 @@ impl Aggregator {
     }
 
     /// The nodes that a target is to lose though they have not left the roll, noted now.
-    fn withdrawn(&self, target: &Target, now: Timestamp) -> WithdrawnNodes {
+    fn withdrawn(&self, target: &AiosTarget, now: Timestamp) -> WithdrawnNodes {
         let Some(nodes) = self.nodes.all() else { return WithdrawnNodes::default() };
         let Standing { state, kept, .. } = self.standing(target);
         // Taking an entry over takes nothing from it.
@@ -488,7 +514,7 @@ impl Aggregator {
         self.metrics.nodes(view.counts());
         self.metrics.each_node(view.figures());
         self.metrics.refused_nodes(view.conflicts.len());
-        for target in &self.file.targets {
+        for target in self.file.aios_targets() {
             let assembly = self.assemble_for(&target.nodes, now);
             let census = self.census(&target.nodes, &assembly);
             self.metrics.census(&target.name, census.as_ref());
@@ -518,7 +544,7 @@ impl Aggregator {
     }
 
     /// Where a target stands, and what its operator wants.
-    pub fn standing(&self, target: &Target) -> Standing {
+    pub fn standing(&self, target: &AiosTarget) -> Standing {
         let standings = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         standings.get(&target.name).cloned().unwrap_or_else(|| Standing {
             state: TargetState::new(self.started),
@@ -528,13 +554,13 @@ impl Aggregator {
     }
 
     /// Notes where a target stands, for whoever asks.
-    pub fn show(&self, target: &Target, state: TargetState) {
+    pub fn show(&self, target: &AiosTarget, state: TargetState) {
         self.metrics.target(&target.name, &state);
         self.with_standing(target, |standing| standing.state = state);
     }
 
     /// Notes which nodes a target's entry holds that are not in our document.
-    pub fn show_kept(&self, target: &Target, kept: &[String]) {
+    pub fn show_kept(&self, target: &AiosTarget, kept: &[String]) {
         self.metrics.kept_nodes(&target.name, kept.len());
         self.with_standing(target, |standing| kept.clone_into(&mut standing.kept));
     }
@@ -553,7 +579,7 @@ impl Aggregator {
     /// When the store does not take it; then nothing is changed.
     pub async fn want(
         self: &Arc<Self>,
-        target: &Target,
+        target: &AiosTarget,
         event: Event,
         change: impl FnOnce(&mut Will) + Send + 'static,
     ) -> Result<Timestamp, WriteError> {
@@ -578,7 +604,7 @@ impl Aggregator {
         told.await.unwrap_or(Err(WriteError::Closed))
     }
 
-    fn with_standing(&self, target: &Target, change: impl FnOnce(&mut Standing)) {
+    fn with_standing(&self, target: &AiosTarget, change: impl FnOnce(&mut Standing)) {
         let mut standings = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(standing) = standings.get_mut(&target.name) {
             change(standing);

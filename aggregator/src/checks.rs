@@ -5,11 +5,18 @@
 //! I/O. A check is one entry of a list: its name, why it matters, how to mend it, its page in the
 //! documentation, and the function that judges. No check changes anything anywhere.
 
+pub mod aichor;
 pub mod aios;
 pub mod cluster_file;
+pub mod inference_model_manager;
+pub mod interlink;
 pub mod kubernetes;
 pub mod report;
+pub mod unikorn;
+pub mod wire;
+pub mod workloads;
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -97,6 +104,13 @@ impl Verdict {
         Self { mend: Some(one_line(mend.as_ref())), ..self }
     }
 
+    /// What was not looked at becomes a failure: there is nothing that explains it.
+    #[must_use]
+    pub fn or_fail(self) -> Self {
+        let outcome = if self.outcome == Outcome::Skipped { Outcome::Fail } else { self.outcome };
+        Self { outcome, ..self }
+    }
+
     /// A failure becomes a warning: what was looked at is not needed for the rest to work.
     #[must_use]
     pub fn at_most_warn(self) -> Self {
@@ -134,6 +148,33 @@ pub enum Unseen {
     },
 }
 
+impl Unseen {
+    /// How to mend it, where it tells nothing of what was to be looked at: then the check's own words would
+    /// be wrong.
+    fn mend(&self) -> Option<&'static str> {
+        let Self::Failed { words } = self else { return None };
+        if words.contains("it answered 403") {
+            Some("give whoever checks the right that is named, or name another with --kubeconfig")
+        } else if words.contains("it answered 401") {
+            Some("the credentials are not accepted: name others with --kubeconfig")
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Unseen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfTime { limit } => {
+                write!(f, "no answer within {}", humantime::format_duration(*limit))
+            }
+            Self::Failed { words } => f.write_str(words),
+            Self::NotTried { why } => f.write_str(why),
+        }
+    }
+}
+
 /// Looks at something, within a time limit.
 pub async fn observe<T>(
     limit: Duration,
@@ -153,9 +194,20 @@ impl<T> Observed<T> {
         Self { result: Ok(value), took: Duration::ZERO }
     }
 
+    /// Something that was found out without waiting; or why it was not.
+    pub fn of(result: Result<T, String>) -> Self {
+        let result = result.map_err(|words| Unseen::Failed { words });
+        Self { result, took: Duration::ZERO }
+    }
+
     /// Something that could not be looked at.
     pub fn not_tried(why: impl Into<String>) -> Self {
         Self { result: Err(Unseen::NotTried { why: why.into() }), took: Duration::ZERO }
+    }
+
+    /// The same of what is made of what was seen.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Observed<U> {
+        Observed { result: self.result.map(make), took: self.took }
     }
 
     /// What was seen.
@@ -163,16 +215,31 @@ impl<T> Observed<T> {
         self.result.as_ref().ok()
     }
 
+    /// The same by reference.
+    pub fn as_ref(&self) -> Observed<&T> {
+        Observed { result: self.result.as_ref().map_err(Unseen::clone), took: self.took }
+    }
+
+    /// What follows from what was seen, or what is wrong with it.
+    pub fn try_map<U>(self, follow: impl FnOnce(T) -> Result<U, String>) -> Observed<U> {
+        let result =
+            self.result.and_then(|seen| follow(seen).map_err(|words| Unseen::Failed { words }));
+        Observed { result, took: self.took }
+    }
+
     /// Judges what was seen. Out of time is a failure, and so is what failed; what was not tried is
     /// skipped.
     pub fn judge(&self, judge: impl FnOnce(&T) -> Verdict) -> Verdict {
         let verdict = match &self.result {
             Ok(value) => judge(value),
-            Err(Unseen::OutOfTime { limit }) => {
-                Verdict::fail(format!("no answer within {}", humantime::format_duration(*limit)))
-            }
-            Err(Unseen::Failed { words }) => Verdict::fail(words),
             Err(Unseen::NotTried { why }) => Verdict::skipped(why),
+            Err(unseen) => {
+                let verdict = Verdict::fail(unseen.to_string());
+                match unseen.mend() {
+                    Some(mend) => verdict.mend(mend),
+                    None => verdict,
+                }
+            }
         };
         Verdict { took: self.took, ..verdict }
     }

@@ -5,6 +5,9 @@
 
 mod assemble;
 mod check;
+mod document;
+mod prepare;
+mod region;
 mod target;
 
 use std::io::{self, Write as _};
@@ -23,10 +26,12 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use url::Url;
 
+use crate::cluster_file::{ClusterFile, ClusterFileError, Target};
 use crate::intake::review::ServiceAccount;
 use crate::operator::{self, Operator, OperatorError};
 use crate::serve::{KubernetesConfig, Listeners, ServeConfig, ServeError, StorePlace, serve};
 use crate::tls;
+use check::Checked;
 
 /// Keeps the roll of a cluster's nodes and registers the cluster with networks.
 #[derive(Debug, Parser)]
@@ -49,13 +54,8 @@ enum Command {
     Nodes(OperatorArgs),
     /// Tells where each target stands.
     Status(OperatorArgs),
-    /// Prints the document, as it would be sent to a target.
-    Document {
-        /// The target's name; without it, the document without the target's own marks.
-        target: Option<String>,
-        #[command(flatten)]
-        server: ServerArgs,
-    },
+    /// Prints what a target is told: the document that is sent, a filled form, or a chart's values.
+    Document(document::DocumentArgs),
     /// Tells what was done for a target: the journal.
     History(target::HistoryArgs),
     /// Registers the cluster, or brings its registration up to date, now: waits, refusals and a
@@ -73,6 +73,8 @@ enum Command {
     Infrastructure(target::InfrastructureArgs),
     /// Checks what a target needs of this cluster and this cluster of the target; changes nothing.
     Check(check::CheckArgs),
+    /// Prints what a target needs of the cluster beforehand, as manifests; with --apply, applies them.
+    Prepare(prepare::PrepareArgs),
     /// Takes nodes off the roll. They come back if their agents still report; else they are taken out
     /// of the networks' entries after a while (departures.holdDown).
     Forget {
@@ -185,6 +187,35 @@ struct ServerArgs {
     insecure_http: bool,
 }
 
+/// How an operator's command reaches Kubernetes.
+#[derive(Debug, Clone, Args)]
+struct KubernetesArgs {
+    /// How Kubernetes is reached; else KUBECONFIG, ~/.kube/config, or this pod's service account.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context; else its current one.
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+}
+
+impl KubernetesArgs {
+    fn selection(self) -> Selection {
+        Selection { kubeconfig: self.kubeconfig, default_kubeconfig: true, context: self.context }
+    }
+}
+
+/// The target of this name.
+fn named<'a>(file: &'a ClusterFile, name: &str) -> Result<&'a Target, Failure> {
+    let target = file.targets.iter().find(|target| target.name().as_str() == name);
+    target.ok_or_else(|| no_such_target(file, name))
+}
+
+fn no_such_target(file: &ClusterFile, wanted: &str) -> Failure {
+    let known: Vec<&str> = file.targets.iter().map(|target| target.name().as_str()).collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Failure::NoSuchTarget { wanted: wanted.to_owned(), known }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     /// A table for people.
@@ -245,8 +276,14 @@ enum Failure {
     Operator(OperatorError),
     #[error("{0}")]
     Target(target::NotDone),
+    #[error("the cluster file names no target {wanted:?}; there are: {known}")]
+    NoSuchTarget { wanted: String, known: String },
     #[error(transparent)]
-    Check(check::CheckError),
+    ClusterFile(ClusterFileError),
+    #[error("{0}")]
+    Usage(String),
+    #[error("{0}")]
+    NotDone(String),
     #[error("{failed} checks failed")]
     ChecksFailed { failed: usize },
 }
@@ -257,7 +294,11 @@ impl Failure {
         match self {
             Self::PlainIntake { .. }
             | Self::Operator(OperatorError::Server { .. } | OperatorError::PlainHttp { .. })
-            | Self::Check(check::CheckError::NoSuchTarget { .. }) => 2,
+            | Self::NoSuchTarget { .. }
+            | Self::ClusterFile(
+                ClusterFileError::Invalid { .. } | ClusterFileError::TooLarge { .. },
+            )
+            | Self::Usage(_) => 2,
             Self::Serve(error) if error.is_configuration() => 2,
             Self::Target(not_done) => not_done.exit_code(),
             Self::ChecksFailed { .. } => 3,
@@ -315,19 +356,6 @@ fn execute(command: Command) -> Result<(), Failure> {
                 Output::Json => operator::json(&status).map_err(Failure::Operator)?,
             })
         }
-        Command::Document { target, server } => {
-            let operator = server.operator()?;
-            let view = runtime(here())?
-                .block_on(operator.document(target.as_deref()))
-                .map_err(Failure::Operator)?;
-            for note in view.incomplete.iter().chain(&view.warnings) {
-                log::warn!("{note}");
-            }
-            if view.masked {
-                log::warn!("a secret in this document is masked; it is sent unmasked");
-            }
-            print(&operator::json(&view.document).map_err(Failure::Operator)?)
-        }
         Command::History(args) => runtime(here())?.block_on(target::history(args)),
         Command::Submit(args) => runtime(here())?.block_on(target::submit(args)),
         Command::Approve(args) => runtime(here())?.block_on(target::approve(args)),
@@ -337,19 +365,30 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Check(args) => {
             let output = args.output;
             let runtime = runtime(here())?;
-            let report = runtime.block_on(check::check(args));
+            let checked = runtime.block_on(check::check(args));
             // A resolver or a credential plugin that is out of time is not waited for.
             runtime.shutdown_background();
-            let report = report?;
-            print(&match output {
-                Output::Table => report.text(),
-                Output::Json => operator::json(&report).map_err(Failure::Operator)?,
-            })?;
-            match report.failed {
+            let checked = checked?;
+            let json = match &checked {
+                Checked::One(report) => operator::json(report),
+                Checked::Several(reports) => operator::json(reports),
+            };
+            let printed = print(&match output {
+                Output::Table => checked.text(),
+                Output::Json => json.map_err(Failure::Operator)?,
+            });
+            match printed {
+                // Whoever has read enough wants to know all the same how the checks came out.
+                Err(Failure::Print { source }) if source.kind() == io::ErrorKind::BrokenPipe => {}
+                printed => printed?,
+            }
+            match checked.reports().iter().map(|report| report.failed).sum() {
                 0 => Ok(()),
                 failed => Err(Failure::ChecksFailed { failed }),
             }
         }
+        Command::Document(args) => finish(runtime(here())?, document::document(args)),
+        Command::Prepare(args) => finish(runtime(here())?, prepare::prepare(args)),
         Command::Forget { nodes, server } => {
             let operator = server.operator()?;
             let runtime = runtime(here())?;
@@ -373,6 +412,16 @@ fn execute(command: Command) -> Result<(), Failure> {
             print(&format!("node {node} is bound to the machine of its next report"))
         }
     }
+}
+
+/// Runs a command to its end; a credential plugin that is out of time is not waited for.
+fn finish(
+    runtime: tokio::runtime::Runtime,
+    command: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let outcome = runtime.block_on(command);
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn run_server(args: ServeArgs) -> Result<(), Failure> {

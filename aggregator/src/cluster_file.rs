@@ -3,8 +3,14 @@
 //! YAML; every key is checked, and an error names the line and the key. The free-form parts
 //! (`config`, `clusterMetadata`) go into the document as they are, in their order.
 
+pub mod aichor;
+mod aios;
+pub mod inference_model_manager;
+pub mod interlink;
 mod nodes;
 mod target;
+mod transport;
+pub mod unikorn;
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
@@ -13,17 +19,18 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rollcall_report::NodeId;
+use rollcall_report::{NODE_CLASS_LABEL, NodeId};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 use thiserror::Error;
 
+pub use aios::{AiosTarget, Envelope, Infrastructure, Mode};
 pub use nodes::{ControlPlanePolicy, Inclusion, NodePolicy};
-pub use target::{
-    Envelope, Infrastructure, Mode, Target, TargetKind, TargetName, TransportSettings,
-};
+pub use target::{Target, TargetKind, TargetName};
+pub use transport::TransportSettings;
+pub use unikorn::UnikornTarget;
 
 /// More than any network's registry would take.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -232,14 +239,16 @@ fn unique_targets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Targ
     let targets = Vec::<Target>::deserialize(deserializer)?;
     let mut names = HashSet::new();
     for target in &targets {
-        if !names.insert(&target.name) {
+        if !names.insert(target.name()) {
             let message =
-                format!("two targets are named {:?}: a name stands once", target.name.as_str());
+                format!("two targets are named {:?}: a name stands once", target.name().as_str());
             return Err(D::Error::custom(message));
         }
-        let same =
-            |other: &&Target| other.name != target.name && other.gateway_url == target.gateway_url;
-        if let Some(other) = targets.iter().find(same) {
+    }
+    let networks: Vec<&AiosTarget> = targets.iter().filter_map(Target::aios).collect();
+    for (index, target) in networks.iter().enumerate() {
+        let mut others = networks.iter().skip(index + 1);
+        if let Some(other) = others.find(|other| other.gateway_url == target.gateway_url) {
             let message = format!(
                 "targets {:?} and {:?} have one gatewayUrl: a cluster has one entry in a network",
                 target.name.as_str(),
@@ -247,6 +256,15 @@ fn unique_targets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Targ
             );
             return Err(D::Error::custom(message));
         }
+    }
+    let mut regions = targets.iter().filter_map(Target::unikorn);
+    if let (Some(one), Some(other)) = (regions.next(), regions.next()) {
+        let message = format!(
+            "targets {:?} and {:?} are both of type unikorn: a Node has one class, and a cluster is one region",
+            one.name.as_str(),
+            other.name.as_str()
+        );
+        return Err(D::Error::custom(message));
     }
     Ok(targets)
 }
@@ -287,21 +305,42 @@ impl ClusterFile {
             .map_err(|problem| ClusterFileError::Invalid { path: path.to_owned(), problem })
     }
 
-    /// The labels of Nodes that targets' selectors name.
+    /// The AIOS networks among the targets.
+    pub fn aios_targets(&self) -> impl Iterator<Item = &AiosTarget> {
+        self.targets.iter().filter_map(Target::aios)
+    }
+
+    /// The Unikorn region among the targets, where there is one: the cluster's nodes have classes then.
+    pub fn region(&self) -> Option<&UnikornTarget> {
+        self.targets.iter().find_map(Target::unikorn)
+    }
+
+    /// The labels of Nodes that somebody looks at: those that selectors name, and the class.
     pub fn selected_labels(&self) -> BTreeSet<String> {
-        self.targets.iter().flat_map(|target| target.nodes.selector.keys().cloned()).collect()
+        let policies = self.targets.iter().filter_map(Target::nodes);
+        let mut labels: BTreeSet<String> =
+            policies.flat_map(|policy| policy.selector.keys().cloned()).collect();
+        if let Some(UnikornTarget { region, .. }) = self.region() {
+            let fits = region.classes.iter().filter_map(|class| class.fits.as_ref());
+            labels.extend(fits.flat_map(|fits| fits.selector.keys().cloned()));
+            labels.insert(NODE_CLASS_LABEL.to_owned());
+        }
+        labels
     }
 
     /// Targets that the same nodes may be offered to, two and two: then each network believes that it
     /// has them to itself. One that is only observed is offered nothing.
     pub fn overlapping_targets(&self) -> Vec<(&TargetName, &TargetName)> {
-        let offered: Vec<&Target> =
-            self.targets.iter().filter(|target| target.mode != Mode::Observe).collect();
-        let pairs = offered.iter().enumerate().flat_map(|(index, one)| {
+        let is_observed =
+            |target: &Target| target.aios().is_some_and(|it| it.mode == Mode::Observe);
+        let offered = self.targets.iter().filter(|target| !is_observed(target));
+        let offered: Vec<(&TargetName, &NodePolicy)> =
+            offered.filter_map(|target| Some((target.name(), target.nodes()?))).collect();
+        let pairs = offered.iter().enumerate().flat_map(|(index, (one, policy))| {
             let others = offered.iter().skip(index + 1);
-            others.filter(|other| one.nodes.overlaps(&other.nodes)).map(|other| (*one, *other))
+            others.filter(|(_, other)| policy.overlaps(other)).map(|(other, _)| (*one, *other))
         });
-        pairs.map(|(one, other)| (&one.name, &other.name)).collect()
+        pairs.collect()
     }
 
     /// The targets that the same nodes may be offered to as to this one.
@@ -442,7 +481,7 @@ mod tests {
             let pairs: Vec<_> =
                 pairs.iter().map(|(one, other)| (one.as_str(), other.as_str())).collect();
             assert_eq!(pairs, expected, "{what}");
-            let of_b = file.targets.last().map(|target| file.sharers(&target.name));
+            let of_b = file.targets.last().map(|target| file.sharers(target.name()));
             let names = expected.iter().map(|(one, _)| (*one).to_owned()).collect();
             assert_eq!(of_b, Some(names), "{what}");
         }

@@ -8,13 +8,17 @@
 
 pub mod admin;
 pub mod aggregator;
+pub mod certificates;
 pub mod checks;
+pub mod class;
 pub mod cli;
 pub mod cluster_file;
 pub mod digest;
 pub mod document;
+pub mod form;
 pub mod intake;
 pub mod kubernetes;
+pub mod manifests;
 pub mod metrics;
 pub mod onboarding;
 pub mod operator;

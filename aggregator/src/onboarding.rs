@@ -3,6 +3,7 @@
 //! `plan` decides, purely, from what is wanted, what the network was seen to hold and what was done
 //! before; `execute` carries out one step at a time and writes each down before it is taken.
 
+pub mod classes;
 pub mod execute;
 pub mod expected;
 pub mod gate;

@@ -22,6 +22,7 @@ use url::Url;
 use crate::admin::views::{
     DocumentView, HistoryView, NodesView, Noted, PlanView, StatusView, SubmitRequest, TargetView,
 };
+use crate::targets::unikorn::region::RegionView;
 
 /// Longer than a look at a network may take that the aggregator is asked for.
 const TIMEOUT: Duration = Duration::from_mins(11);
@@ -193,6 +194,15 @@ impl Operator {
     /// When there is no answer, or a refusal.
     pub async fn document(&self, target: Option<&str>) -> Result<DocumentView, OperatorError> {
         self.get(&["v1", "document"], target.map(|target| ("target", target))).await
+    }
+
+    /// The Region that Unikorn is told.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer, or a refusal.
+    pub async fn region(&self) -> Result<RegionView, OperatorError> {
+        self.get(&["v1", "region"], None).await
     }
 
     /// Takes a node off the roll, by its name, or records the departure of one that only a network's

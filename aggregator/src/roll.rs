@@ -20,6 +20,7 @@ use rollcall_report::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::class::NodeClassId;
 use crate::digest::Digest;
 use baseline::{Baseline, Shape, changes};
 use departure::{Departure, Departures};
@@ -51,6 +52,12 @@ pub struct Entry {
     /// Whether the operator lets its id replace another label on the Node.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overwrites_label: bool,
+    /// Its class, where the cluster's nodes have classes: the machine's, for as long as it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_class: Option<NodeClassId>,
+    /// The class of the machine that was there before this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_class: Option<NodeClassId>,
     /// The agent's version.
     pub agent_version: String,
     /// What is known: the last report, and for what failed in it the last known value.
@@ -417,6 +424,11 @@ impl Roll {
             node_uid: uid,
             proven,
             overwrites_label: overwrite_label && id_source == IdSource::Explicit,
+            node_class: same_machine.and_then(|entry| entry.node_class),
+            former_class: match same_machine {
+                Some(entry) => entry.former_class,
+                None => previous.and_then(|entry| entry.node_class.or(entry.former_class)),
+            },
             agent_version: report.agent.version,
             inventory,
             failing,
@@ -444,6 +456,17 @@ impl Roll {
         let revision = latest.revision + 1;
         let entry = Entry { rebinding: true, revision, ..latest.clone() };
         self.conflicts.remove(name);
+        let former_id = Some(entry.node_id.clone());
+        Some(self.put(entry, former_id))
+    }
+
+    /// Gives a node its class. `None`: it is not on the roll, something else of it is on its way to the
+    /// store, or it has that class.
+    pub fn classify(&mut self, name: &NodeName, class: NodeClassId) -> Option<Change> {
+        let slot = self.slots.get(name).filter(|slot| slot.pending.is_empty())?;
+        let latest = slot.latest().filter(|entry| entry.node_class != Some(class))?;
+        let revision = latest.revision + 1;
+        let entry = Entry { node_class: Some(class), revision, ..latest.clone() };
         let former_id = Some(entry.node_id.clone());
         Some(self.put(entry, former_id))
     }

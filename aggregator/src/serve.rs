@@ -29,7 +29,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::admin::access::Access;
 use crate::aggregator::Aggregator;
-use crate::cluster_file::{ClusterFile, ClusterFileError, Stamping, Target};
+use crate::cluster_file::{AiosTarget, ClusterFile, ClusterFileError, Stamping};
 use crate::intake::authenticate::Authenticator;
 use crate::intake::review::{Reviewer, ServiceAccount};
 use crate::kubernetes::events::{self, Events};
@@ -37,6 +37,7 @@ use crate::kubernetes::leader::{Candidate, Leadership};
 use crate::kubernetes::nodes::{self, Nodes};
 use crate::kubernetes::{leaving, stamping};
 use crate::metrics::Metrics;
+use crate::onboarding::classes;
 use crate::onboarding::execute::Executor;
 use crate::store::kubernetes::{Feed, Place, Sizing};
 use crate::store::{Contents, OpenError, Store};
@@ -242,7 +243,7 @@ pub async fn serve(
     let certificate = config.tls.as_ref().map(tls::Files::load).transpose();
     let certificate = certificate.map_err(|source| ServeError::Tls { source })?;
     let mut clients = Vec::new();
-    for target in &file.targets {
+    for target in file.aios_targets() {
         let client = aios::Client::new(target)
             .map_err(|source| ServeError::Target { target: target.name.to_string(), source })?;
         clients.push((target.clone(), client));
@@ -250,7 +251,7 @@ pub async fn serve(
     let metrics = Metrics::new().map_err(|source| ServeError::Metrics { source })?;
     let kubernetes = match config.kubernetes {
         Some(config) => Some(Kubernetes::reach(config).await?),
-        None => None,
+        None => without_nodes(&file),
     };
     if join_tokens.is_none() && kubernetes.is_none() {
         return Err(ServeError::NobodyMayReport);
@@ -341,6 +342,15 @@ pub async fn serve(
     intake.and(admin)
 }
 
+/// There is no Kubernetes, which some targets cannot do without.
+fn without_nodes(file: &ClusterFile) -> Option<Kubernetes> {
+    if let Some(target) = file.region() {
+        log::warn!(target_name = target.name.as_str();
+            "no node is given a class: node classes are labels of Nodes, which only --kubernetes tells");
+    }
+    None
+}
+
 /// One listener as two that take turns.
 fn twice(listener: TcpListener) -> io::Result<(TcpListener, TcpListener)> {
     let listener = listener.into_std()?;
@@ -429,7 +439,7 @@ async fn open_store(
                 gpu_loss_hold_down: file.gpu_loss_hold_down,
             },
             leadership: leadership.clone(),
-            targets: file.targets.iter().map(|target| target.name.to_string()).collect(),
+            targets: file.aios_targets().map(|target| target.name.to_string()).collect(),
         };
         match Store::kubernetes(it.client.clone(), place).await {
             Ok((store, contents, feed)) => return Ok((store, contents, Some(feed))),
@@ -449,7 +459,7 @@ async fn open_store(
 /// Does what only one aggregator may do, while this one leads.
 async fn lead(
     aggregator: Arc<Aggregator>,
-    clients: Vec<(Target, aios::Client)>,
+    clients: Vec<(AiosTarget, aios::Client)>,
     feed: Option<Arc<Feed>>,
     cluster: Option<kube::Client>,
 ) {
@@ -482,6 +492,9 @@ async fn lead(
         }
         if let Some(client) = &cluster {
             duties.spawn(never(leaving::follow(client.clone(), Arc::clone(&aggregator))));
+            if aggregator.file.region().is_some() {
+                duties.spawn(never(classes::assign(Arc::clone(&aggregator))));
+            }
             if aggregator.file.stamping == Stamping::Aggregator {
                 duties.spawn(never(stamping::stamp(client.clone(), Arc::clone(&aggregator))));
             }
@@ -496,7 +509,7 @@ async fn lead(
         if is_overtaken {
             tokio::time::sleep(STORE_PAUSE).await;
         }
-        for target in &aggregator.file.targets {
+        for target in aggregator.file.aios_targets() {
             aggregator.show_kept(target, &[]);
         }
     }

@@ -17,6 +17,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::class::NodeClass;
 use crate::digest::Digest;
 use crate::onboarding::state::{TargetState, Will};
 use crate::roll::Entry;
@@ -36,6 +37,8 @@ pub struct Contents {
     pub departures: Vec<Departure>,
     /// The targets by name: where each stands, and what its operator wants.
     pub targets: Vec<(String, TargetState, Will)>,
+    /// The node classes, in the order in which they came.
+    pub classes: Vec<NodeClass>,
 }
 
 /// Something to be written. Writes that are committed together are all stored or all refused.
@@ -57,6 +60,13 @@ pub enum Write {
     Forget(NodeName, Departure),
     /// Nodes have left, whether they are on the roll still or not.
     Departed(Vec<Departure>),
+    /// A node class that is to be kept for ever.
+    Class {
+        /// The class.
+        class: Box<NodeClass>,
+        /// How many were known when it was decided on: another aggregator may have been quicker.
+        known: usize,
+    },
     /// A target's state, and what happened.
     Target {
         /// The target.
@@ -99,6 +109,8 @@ pub enum Learned {
     Gone(NodeName),
     /// Nodes that have left.
     Departures(Vec<Departure>),
+    /// All node classes.
+    Classes(Vec<NodeClass>),
     /// Where a target stands, and what is wanted of it.
     Target {
         /// The target.

@@ -1,8 +1,14 @@
-//! The networks that a cluster can be registered with, one module each, and what all of them are
-//! asked for.
+//! The systems that a cluster can be onboarded to, one module each, and what networks with a registry
+//! are asked for.
 
+pub mod aichor;
 pub mod aios;
+pub mod inference_model_manager;
+pub mod interlink;
+mod kubeconfig;
+pub mod reach;
 pub mod transport;
+pub mod unikorn;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

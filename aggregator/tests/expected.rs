@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use prometheus::{Encoder as _, TextEncoder};
 use rollcall_aggregator::admin::views::{NodesView, StatusView};
 use rollcall_aggregator::aggregator::Aggregator;
-use rollcall_aggregator::cluster_file::{ClusterFile, Target};
+use rollcall_aggregator::cluster_file::{AiosTarget, ClusterFile};
 use rollcall_aggregator::digest::Digest;
 use rollcall_aggregator::kubernetes::nodes::{Node, Nodes};
 use rollcall_aggregator::metrics::Metrics;
@@ -88,8 +88,8 @@ impl Bed {
         self.aggregator.nodes.take_list(nodes.collect()).expect("not empty");
     }
 
-    fn target(&self, name: &str) -> Target {
-        let mut targets = self.aggregator.file.targets.iter();
+    fn target(&self, name: &str) -> AiosTarget {
+        let mut targets = self.aggregator.file.aios_targets();
         targets.find(|target| target.name.as_str() == name).expect("the target").clone()
     }
 

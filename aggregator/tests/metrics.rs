@@ -38,6 +38,7 @@ fn each_node_is_told_of_as_long_as_it_is_on_the_roll() {
         failing: vec![(Subject::Gpus, Timestamp::from_second(1234).expect("in range"))],
         unknown_speeds: Some(2),
         hardware_changes: Some(1),
+        class_mismatches: None,
     };
     let unknown = NodeFigures {
         node: &two,
@@ -45,6 +46,7 @@ fn each_node_is_told_of_as_long_as_it_is_on_the_roll() {
         failing: vec![],
         unknown_speeds: None,
         hardware_changes: None,
+        class_mismatches: None,
     };
     let expected = [
         "rollcall_node_gpus{node=\"node-1\",state=\"allocatable\"} 6",

@@ -127,7 +127,13 @@ fn replies_that_are_no_json() {
 fn submission() -> Submission {
     let file = "cluster: {id: west, regionId: r}\ntargets:\n  - {name: a, type: aios, parserUrl: 'http://127.0.0.1:8000', gatewayUrl: 'http://127.0.0.1:5000'}\n";
     let file = ClusterFile::parse(file).expect("valid");
-    Submission::new(document(), Departed::default(), Uuid::nil(), &file.targets[0]).expect("JSON")
+    Submission::new(
+        document(),
+        Departed::default(),
+        Uuid::nil(),
+        file.targets[0].aios().expect("one of AIOS"),
+    )
+    .expect("JSON")
 }
 
 #[test]
@@ -447,9 +453,13 @@ fn a_join_command_is_masked_and_does_not_leave_over_plain_http() {
         let mut document = document();
         document.cluster_metadata["additionalInfo"]["joinCommand"] = command.into();
         let file = ClusterFile::parse(&targets(url, more)).expect("valid");
-        let mut submission =
-            Submission::new(document, Departed::default(), Uuid::nil(), &file.targets[0])
-                .expect("JSON");
+        let mut submission = Submission::new(
+            document,
+            Departed::default(),
+            Uuid::nil(),
+            file.targets[0].aios().expect("one of AIOS"),
+        )
+        .expect("JSON");
         assert_eq!(submission.obstacle.is_some(), held_back, "{what}");
         assert!(!format!("{:?}", submission.obstacle).contains("hunter2"), "{what}");
         assert_eq!(mask(&mut submission.document), !command.is_empty(), "{what}");

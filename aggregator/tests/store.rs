@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use jiff::Timestamp;
+use rollcall_aggregator::class::{NodeClass, NodeClassId, Origin, Shape};
 use rollcall_aggregator::digest::Digest;
 use rollcall_aggregator::intake::parse::parse;
 use rollcall_aggregator::onboarding::state::{
@@ -96,6 +97,41 @@ async fn what_was_written_is_there_after_reopening() {
     let contents = reopen(&path).await.1;
     assert!(contents.entries.is_empty());
     assert_eq!(contents.departures, [left]);
+}
+
+/// Node classes are for ever, in the order in which they came.
+#[tokio::test]
+async fn classes_outlive_their_nodes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rollcall.db");
+    let (store, contents) = Store::open(&path).expect("new");
+    assert!(contents.classes.is_empty());
+    let (mut entry, body) = entry();
+    let class = |name: &str| NodeClass {
+        id: NodeClassId::allocate(),
+        name: name.to_owned(),
+        shape: Shape::of(&entry).expect("a shape"),
+        origin: Origin::Allocated,
+        since: at(10),
+    };
+    let classes = [class("zzz"), class("aaa")];
+    for (known, class) in classes.iter().enumerate() {
+        let class = Box::new(class.clone());
+        store.write(Write::Class { class, known }).await.expect("written");
+    }
+    entry.node_class = Some(classes[0].id);
+    store.write(node(&entry, &body, None)).await.expect("written");
+    drop(store);
+
+    let (store, contents) = reopen(&path).await;
+    assert_eq!(contents.entries, [entry.clone()], "with its class");
+    assert_eq!(contents.classes, classes);
+    let again = Write::Class { class: Box::new(classes[0].clone()), known: 2 };
+    assert!(store.write(again).await.is_err(), "an id stands once");
+    store.write(Write::Forget(entry.name, departure("node-1", 100))).await.expect("written");
+    drop(store);
+    let contents = reopen(&path).await.1;
+    assert_eq!((contents.entries.len(), contents.classes.as_slice()), (0, &classes[..]));
 }
 
 /// Entries that were stored by an older version must be readable for ever.
@@ -223,7 +259,7 @@ fn what_is_no_store_is_refused_and_left_alone() {
         (&by_another_name, "in use by another rollcall-aggregator"),
         (&foreign, "is a database of something else"),
         (&garbage, "is it a rollcall database"),
-        (&newer, "has version 99, this program knows up to 2"),
+        (&newer, "has version 99, this program knows up to 3"),
         (&nowhere, "cannot be used"),
     ] {
         let before = fs::read(path).ok();

@@ -17,6 +17,7 @@ use tower::util::AndThenLayer;
 use url::Url;
 
 use crate::http::{install_crypto_provider, is_confidential};
+use crate::secret::Secret;
 use secrets::Secrets;
 
 /// Silence after which a connection is given up: one that broke unnoticed must not hold a list or a
@@ -58,6 +59,8 @@ pub struct Access {
     pub client: Client,
     /// Where it is.
     pub url: Url,
+    /// The CAs that its certificate may be of, each as DER; `None`: the system's.
+    pub ca: Option<Vec<Vec<u8>>>,
     /// The proxy on the way, for messages.
     proxy: Option<Url>,
 }
@@ -72,7 +75,36 @@ impl Access {
     /// In words, without secrets: what was tried, what is wrong with it, what to do.
     pub async fn open(selection: &Selection) -> Result<Self, String> {
         install_crypto_provider();
+        Self::with(configure(selection).await?).await
+    }
+
+    /// The same as whoever has this token, and with nothing else of ours.
+    ///
+    /// # Errors
+    ///
+    /// In words, without secrets: what was tried, what is wrong with it, what to do.
+    pub async fn open_as(selection: &Selection, token: &Secret) -> Result<Self, String> {
+        install_crypto_provider();
         let mut config = configure(selection).await?;
+        let token = Some(token.expose().to_owned().into());
+        config.auth_info = AuthInfo { token, ..AuthInfo::default() };
+        Self::with(config).await
+    }
+
+    /// By a kubeconfig that is held in memory, for whoever is given it.
+    ///
+    /// # Errors
+    ///
+    /// In words, without secrets: what is wrong with it.
+    pub async fn open_text(kubeconfig: &Secret) -> Result<Self, String> {
+        install_crypto_provider();
+        let read = Kubeconfig::from_yaml(kubeconfig.expose());
+        let read = read.map_err(|error| words::problem(&error))?;
+        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
+        Self::with(config.map_err(|error| words::problem(&error))?).await
+    }
+
+    async fn with(mut config: Config) -> Result<Self, String> {
         let url = shown(&config.cluster_url).ok_or("the API server's address is no URL")?;
         keep_to_ourselves(&mut config, &url);
         // What fails is told; whoever asked knows whether and when to try again.
@@ -80,6 +112,7 @@ impl Access {
         config.read_timeout = Some(SILENCE);
         config.reset_reader_on_write = true;
         let secrets = Arc::new(Secrets::of(&config));
+        let ca = config.root_cert.clone();
         let proxy = config.proxy_url.as_ref().and_then(shown);
         // Credential plugins are waited for in the way.
         let made = tokio::task::spawn_blocking(move || ClientBuilder::try_from(config)).await;
@@ -88,7 +121,7 @@ impl Access {
             .map_err(|error| format!("no way to {url}: {}", secrets.masked(&words::of(&error))))?;
         let sift = AndThenLayer::new(move |answer| Arc::clone(&secrets).sifted(answer));
         let client = builder.with_layer(&sift).build();
-        Ok(Self { client, url, proxy })
+        Ok(Self { client, url, ca, proxy })
     }
 
     /// Where the API is, and through which proxy, for messages.

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 fn bench() -> Result<(), Failed> {
     println!("{:>6} {:<28} {:>10} {:>10}", "NODES", "WHAT", "MEDIAN US", "P99 US");
     let file = ClusterFile::parse(FILE)?;
-    let target = file.targets.first().ok_or("a target")?;
+    let target = file.aios_targets().next().ok_or("a target")?;
     for nodes in [100, 1000, 5000] {
         let document = document(nodes)?;
         let submit = || Submission::new(document.clone(), Departed::default(), Uuid::nil(), target);

@@ -285,7 +285,7 @@ impl Folder {
             "cluster: {{id: west, regionId: r}}\ntargets:\n  - {{name: a, type: aios, parserUrl: '{url}', gatewayUrl: '{url}', {keys}}}\n"
         );
         let file = ClusterFile::parse(&text).unwrap_or_else(|problem| panic!("{text}: {problem}"));
-        let [target] = file.targets.as_slice() else { panic!("one target") };
+        let Some(target) = file.aios_targets().next() else { panic!("one target") };
         Transport::new(&target.transport, &target.parser_url)
     }
 }

@@ -20,10 +20,12 @@ use super::views::{DocumentView, NodesView, StatusView};
 use super::{Admin, Peer, not_stored, targets};
 use crate::aggregator::Aggregator;
 use crate::cluster_file::TargetName;
+use crate::onboarding::classes;
 use crate::refusal::Refused;
 use crate::roll::departure::Departure;
 use crate::store::Write;
 use crate::targets::aios::Client;
+use crate::targets::unikorn::region::RegionView;
 
 /// All routes of the admin listener.
 pub fn router(
@@ -39,6 +41,7 @@ pub fn router(
         .route("/v1/nodes/{name}/rebind", post(rebind))
         .route("/v1/status", get(status))
         .route("/v1/document", get(document))
+        .route("/v1/region", get(region))
         .merge(targets::routes())
         .with_state(Arc::new(Admin { aggregator, access, clients, looking: Mutex::default() }))
         .merge(open)
@@ -79,6 +82,21 @@ async fn document(
     DocumentView::of(&admin.aggregator, target).map(Json).map_err(|error| {
         Refused::new(RefusalCode::Other, format!("the document cannot be encoded: {error}"))
     })
+}
+
+async fn region(
+    State(admin): State<Arc<Admin>>,
+    ConnectInfo(peer): Peer,
+    headers: HeaderMap,
+) -> Result<Json<RegionView>, Refused> {
+    admin.access.read(peer, &headers)?;
+    let target = admin.aggregator.file.region().ok_or_else(|| {
+        Refused::new(
+            RefusalCode::NotFound,
+            "the cluster file names no target of type unikorn".to_owned(),
+        )
+    })?;
+    Ok(Json(classes::region(&admin.aggregator, target, Timestamp::now())))
 }
 
 async fn forget(

@@ -19,7 +19,7 @@ use super::views::{
     ApproveRequest, HistoryView, Noted, OffboardRequest, PlanView, RequestView, SubmitRequest,
 };
 use super::{Admin, Peer, not_stored};
-use crate::cluster_file::{Mode, Target};
+use crate::cluster_file::{AiosTarget, Mode};
 use crate::onboarding::execute::Outlook;
 use crate::onboarding::gate::Gate;
 use crate::onboarding::plan::Step;
@@ -299,7 +299,7 @@ impl Admin {
         headers: &HeaderMap,
         name: &str,
         body: Body<T>,
-    ) -> Result<(&Target, T), Refused> {
+    ) -> Result<(&AiosTarget, T), Refused> {
         self.access.act(peer, headers)?;
         let Json(order) =
             body.map_err(|error| Refused::new(RefusalCode::Malformed, error.body_text()))?;
@@ -318,7 +318,7 @@ impl Admin {
     /// Writes down what is wanted, and wakes the target's executor.
     async fn want(
         &self,
-        target: &Target,
+        target: &AiosTarget,
         what: &'static str,
         said: Option<String>,
         change: impl FnOnce(&mut Will) + Send + 'static,
@@ -329,7 +329,7 @@ impl Admin {
         Ok((StatusCode::ACCEPTED, Json(Noted { asked })))
     }
 
-    fn client(&self, target: &Target) -> Result<&Client, Refused> {
+    fn client(&self, target: &AiosTarget) -> Result<&Client, Refused> {
         self.clients.get(&target.name).ok_or_else(|| {
             Refused::new(RefusalCode::Other, format!("target {} has no client", target.name))
         })

@@ -11,10 +11,12 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::aggregator::{Aggregator, Standing};
-use crate::cluster_file::{Envelope, Mode, NodePolicy, Target, TargetKind};
+use crate::class::NodeClass;
+use crate::cluster_file::{AiosTarget, Envelope, Mode, NodePolicy, TargetKind};
 use crate::digest::Digest;
 use crate::document::{Assembly, ClusterDocument, GpuStates, NodeData, unknown_speeds};
 use crate::metrics::{NodeCounts, NodeFigures};
+use crate::onboarding::classes;
 use crate::onboarding::execute::submission;
 use crate::onboarding::expected::Missing;
 use crate::onboarding::gate::Gate;
@@ -82,6 +84,9 @@ pub struct NodeView {
     /// are not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_speeds: Option<Vec<String>>,
+    /// Its class; left out where the cluster's nodes have none, or it gets none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ClassView>,
     /// What has changed in its hardware since its previous boot ended; left out where it does not
     /// name its boots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,6 +107,24 @@ pub struct NodeView {
     pub last_seen: Timestamp,
     /// Whether it has been silent for too long.
     pub stale: bool,
+}
+
+/// How a node stands with its class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClassView {
+    /// The class's id, which is the label's value; left out while it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The class's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// How the node is not as its class says, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mismatches: Vec<String>,
+    /// Why it has no class yet, where something is in the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
 }
 
 /// Whether a node is in the document.
@@ -156,8 +179,54 @@ pub struct StatusView {
     /// Whether another aggregator submits: of targets, this one knows their last change of state.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub follows: bool,
-    /// The targets.
+    /// The targets that the cluster is registered with.
     pub targets: Vec<TargetView>,
+    /// The region that the cluster's node classes are declared in, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<RegionStatus>,
+}
+
+/// How the cluster's node classes stand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegionStatus {
+    /// The target's name.
+    pub name: String,
+    /// The Region object, as `NAMESPACE/NAME`.
+    pub region: String,
+    /// How many classes it offers.
+    pub offered: usize,
+    /// Those that it does not, and why.
+    pub not_offered: Vec<String>,
+    /// How many nodes have a class.
+    pub nodes: usize,
+    /// Nodes that are not as their class says, or have none, and why.
+    pub troubles: Vec<String>,
+}
+
+impl RegionStatus {
+    fn of(aggregator: &Aggregator, nodes: &NodesView, now: Timestamp) -> Option<Self> {
+        let target = aggregator.file.region()?;
+        let view = classes::region(aggregator, target, now);
+        let not_offered = view.classes.iter().filter_map(|class| {
+            Some(format!("class {} ({}): {}", class.name, class.id, class.trouble()?))
+        });
+        let not_offered: Vec<String> = not_offered.collect();
+        let classed =
+            nodes.nodes.iter().filter_map(|node| Some((&node.name, node.class.as_ref()?)));
+        let troubles = classed.clone().flat_map(|(name, class)| {
+            let words = class.mismatches.iter().chain(&class.waiting);
+            words.map(move |words| format!("node {name}: {words}"))
+        });
+        Some(Self {
+            name: target.name.to_string(),
+            region: format!("{}/{}", target.region.namespace, target.region.name),
+            offered: view.classes.iter().filter(|class| class.not_offered.is_none()).count(),
+            not_offered,
+            nodes: classed.filter(|(_, class)| class.id.is_some()).count(),
+            troubles: troubles.collect(),
+        })
+    }
 }
 
 /// What Kubernetes tells of its Nodes.
@@ -323,8 +392,10 @@ impl NodesView {
     pub fn of(aggregator: &Aggregator, now: Timestamp) -> Self {
         let conflicts = aggregator.conflicts(now);
         let (missing, left_out) = not_offered(aggregator, now);
+        let classes = aggregator.classes();
         let roll = aggregator.roll();
-        let nodes = roll.entries().into_iter().map(|entry| node(aggregator, entry, now)).collect();
+        let entries = roll.entries().into_iter();
+        let nodes = entries.map(|entry| node(aggregator, entry, &classes, now)).collect();
         Self { nodes, conflicts, missing, left_out }
     }
 
@@ -346,6 +417,11 @@ impl NodesView {
             failing: node.failing.iter().map(|it| (it.subject, it.since)).collect(),
             unknown_speeds: node.unknown_speeds.as_ref().map(Vec::len),
             hardware_changes: node.hardware_changes.as_ref().map(Vec::len),
+            class_mismatches: node
+                .class
+                .as_ref()
+                .filter(|class| class.id.is_some())
+                .map(|class| class.mismatches.len()),
         })
     }
 }
@@ -355,10 +431,13 @@ fn not_offered(aggregator: &Aggregator, now: Timestamp) -> (Vec<NotOffered>, Vec
     let mut missing: BTreeMap<(NodeName, Option<String>), Vec<String>> = BTreeMap::new();
     let mut left_out = missing.clone();
     let targets = &aggregator.file.targets;
-    let policies = targets.iter().map(|target| (Some(&target.name), &target.nodes));
+    let policies = targets.iter().filter_map(|it| Some((Some(it.name()), it.nodes()?)));
+    let mut policies: Vec<_> = policies.collect();
     let default = NodePolicy::default();
-    let nobody = targets.is_empty().then_some((None, &default));
-    for (target, policy) in policies.chain(nobody) {
+    if policies.is_empty() {
+        policies.push((None, &default));
+    }
+    for (target, policy) in policies {
         let assembly = aggregator.assemble_for(policy, now);
         let Some(census) = aggregator.census(policy, &assembly) else { continue };
         let note = |of: &mut BTreeMap<_, Vec<String>>, key| {
@@ -377,7 +456,7 @@ fn not_offered(aggregator: &Aggregator, now: Timestamp) -> (Vec<NotOffered>, Vec
     (list(missing), list(left_out))
 }
 
-fn node(aggregator: &Aggregator, entry: &Entry, now: Timestamp) -> NodeView {
+fn node(aggregator: &Aggregator, entry: &Entry, classes: &[NodeClass], now: Timestamp) -> NodeView {
     let mut warnings = Vec::new();
     let overrides = &aggregator.file.overrides;
     let source = aggregator.source(entry, now);
@@ -386,7 +465,19 @@ fn node(aggregator: &Aggregator, entry: &Entry, now: Timestamp) -> NodeView {
         Ok(node) => (Some(node), None),
         Err(incomplete) => (None, Some(incomplete.to_string())),
     };
+    let class = classes::standing(aggregator, entry, classes, now).map(|standing| ClassView {
+        id: entry.node_class.map(|class| class.to_string()),
+        name: standing.class.map(|class| class.name),
+        mismatches: standing.mismatches,
+        waiting: standing.waiting,
+    });
+    let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    if let Some(class) = &class {
+        let words = class.mismatches.iter().chain(&class.waiting);
+        warnings.extend(words.map(|words| format!("node {}, its class: {words}", entry.name)));
+    }
     NodeView {
+        class,
         name: entry.name.clone(),
         node_id: entry.node_id.clone(),
         state: if document_entry.is_some() { NodeState::Complete } else { NodeState::Incomplete },
@@ -408,7 +499,7 @@ fn node(aggregator: &Aggregator, entry: &Entry, now: Timestamp) -> NodeView {
                 since: failing.since,
             })
             .collect(),
-        warnings: warnings.iter().map(ToString::to_string).collect(),
+        warnings,
         agent_version: entry.agent_version.clone(),
         first_seen: entry.first_seen,
         last_seen: entry.last_seen,
@@ -423,7 +514,7 @@ impl StatusView {
         let counts = nodes.counts();
         let mut waiting_for = Vec::new();
         let mut expected = BTreeSet::new();
-        let mut note_gate = |target: Option<&Target>, policy: &NodePolicy, is_first: bool| {
+        let mut note_gate = |target: Option<&AiosTarget>, policy: &NodePolicy, is_first: bool| {
             let assembly = aggregator.assemble_for(policy, now);
             match aggregator.gate(policy, &assembly, now) {
                 Gate::Closed { why, .. } | Gate::Unsettled { why } if is_first => {
@@ -436,12 +527,12 @@ impl StatusView {
             let (nodes, left_out) = (census.expected, census.left_out.len());
             Some(ExpectedView { nodes, missing: census.missing, left_out })
         };
-        let targets = aggregator.file.targets.iter().map(|target| {
+        let targets = aggregator.file.aios_targets().map(|target| {
             let Standing { state, will, kept } = aggregator.standing(target);
             let is_first = state.past.entry_at.is_none();
             TargetView {
                 name: target.name.to_string(),
-                kind: target.kind,
+                kind: TargetKind::Aios,
                 url: target.parser_url.to_string(),
                 envelope: target.envelope,
                 mode: target.mode,
@@ -453,7 +544,7 @@ impl StatusView {
             }
         });
         let targets: Vec<TargetView> = targets.collect();
-        if targets.is_empty() {
+        if aggregator.file.targets.is_empty() {
             note_gate(None, &NodePolicy::default(), true);
         }
         let said = aggregator.file.expect.and_then(|expect| expect.nodes);
@@ -466,6 +557,7 @@ impl StatusView {
                 failing: failing.map(|failing| failing.words),
             }
         });
+        let region = RegionStatus::of(aggregator, &nodes, now);
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster: aggregator.file.cluster.id.to_string(),
@@ -478,6 +570,7 @@ impl StatusView {
             conflicts: nodes.conflicts,
             kubernetes,
             follows: !aggregator.leadership.is_held(),
+            region,
             targets,
         }
     }
@@ -502,7 +595,7 @@ impl DocumentView {
     /// # Errors
     ///
     /// When the document cannot be encoded.
-    pub fn of(aggregator: &Aggregator, target: Option<&Target>) -> serde_json::Result<Self> {
+    pub fn of(aggregator: &Aggregator, target: Option<&AiosTarget>) -> serde_json::Result<Self> {
         let now = Timestamp::now();
         let Assembly { document, incomplete, warnings } = match target {
             Some(target) => aggregator.assemble_for(&target.nodes, now),

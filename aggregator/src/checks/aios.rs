@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::kubernetes::{Cluster, resolve};
 use super::{Check, Group, Observed, Verdict, observe};
 use crate::admin::views::StatusView;
-use crate::cluster_file::{ClusterFile, Target};
+use crate::cluster_file::{AiosTarget, ClusterFile};
 use crate::document::{ClusterDocument, Source, assemble};
 use crate::operator::Operator;
 use crate::targets::Departed;
@@ -57,7 +57,7 @@ struct Infrastructure {
 /// Looks at everything that the checks need, at the same time, each thing within `limit`.
 pub async fn look(
     file: &ClusterFile,
-    target: &Target,
+    target: &AiosTarget,
     selection: &Selection,
     operator: &Operator,
     limit: Duration,
@@ -88,7 +88,7 @@ pub async fn look(
 }
 
 /// What the network's services are asked with: the cluster's document, whatever its nodes are.
-fn prepare(file: &ClusterFile, target: &Target) -> Result<(Client, Submission), String> {
+fn prepare(file: &ClusterFile, target: &AiosTarget) -> Result<(Client, Submission), String> {
     let assembly = assemble::<Source<'_>>(&file.cluster, &file.overrides, []);
     let submission = Submission::new(assembly.document, Departed::default(), Uuid::nil(), target)
         .map_err(|error| format!("the document cannot be encoded: {error}"))?;
@@ -98,7 +98,7 @@ fn prepare(file: &ClusterFile, target: &Target) -> Result<(Client, Submission), 
 
 async fn ask_aggregator(
     file: &ClusterFile,
-    target: &Target,
+    target: &AiosTarget,
     operator: &Operator,
     limit: Duration,
 ) -> (Observed<StatusView>, Observed<ClusterDocument>) {

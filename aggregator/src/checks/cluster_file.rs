@@ -15,7 +15,7 @@ pub static GROUPS: &[Group<Result<ClusterFile, ClusterFileError>>] = &[Group {
         page: "docs/checks.md#the-cluster-file-is-valid",
         judge: |read| match read {
             Ok(file) => {
-                let targets = file.targets.iter().map(|target| target.name.as_str());
+                let targets = file.targets.iter().map(|target| target.name().as_str());
                 Verdict::pass(format!("cluster {}; targets: {}", file.cluster.id, handful(targets)))
             }
             Err(error) => Verdict::fail(error_chain(error)),

@@ -2,14 +2,19 @@
 //! inside the cluster. Nothing is ever written.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
+    SubjectAccessReviewSpec, SubjectAccessReviewStatus,
+};
 use k8s_openapi::api::core::v1 as core;
 use kube::Resource;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, ListParams, PostParams};
 use rollcall_daemon::kubernetes::{Access, Selection, words};
+use rollcall_daemon::secret::Secret;
 use rollcall_report::NODE_ID_LABEL;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
@@ -22,6 +27,181 @@ const PAGE: u32 = 500;
 
 /// More pages than any cluster has: a server that never comes to an end is not followed.
 const MOST_PAGES: usize = 400;
+
+/// Why nothing of Kubernetes is checked.
+pub const OUT_OF_REACH: &str = "the Kubernetes API cannot be reached";
+
+/// Reads from a Kubernetes API that answers, each thing within a time limit.
+pub struct Reader {
+    /// The way to it.
+    pub access: Access,
+    /// Its version, such as `v1.33.1`.
+    pub version: String,
+    limit: Duration,
+}
+
+impl Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("url", &self.access.url.as_str()).finish_non_exhaustive()
+    }
+}
+
+/// A kind of objects that the API serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// The version of its group, such as `v1`.
+    pub version: String,
+    /// The name in paths and rules; a subresource has a slash in it.
+    pub plural: String,
+    /// The kind.
+    pub kind: String,
+    /// Whether its objects are in namespaces.
+    pub namespaced: bool,
+}
+
+/// Looks at something where the API answers; else it was not tried.
+pub async fn read<T>(
+    reader: &Observed<Reader>,
+    look: impl AsyncFnOnce(&Reader) -> Observed<T>,
+) -> Observed<T> {
+    match &reader.result {
+        Ok(reader) => look(reader).await,
+        Err(_unseen) => Observed::not_tried(OUT_OF_REACH),
+    }
+}
+
+impl Reader {
+    /// Finds the API and asks for its version.
+    pub async fn open(selection: &Selection, limit: Duration) -> Observed<Self> {
+        Self::of(observe(limit, Access::open(selection)).await, limit).await
+    }
+
+    /// The same as whoever has this token, and with nothing else of ours.
+    pub async fn open_as(selection: &Selection, token: &Secret, limit: Duration) -> Observed<Self> {
+        Self::of(observe(limit, Access::open_as(selection, token)).await, limit).await
+    }
+
+    /// The same by a way that was found.
+    pub async fn of(opened: Observed<Access>, limit: Duration) -> Observed<Self> {
+        let access = match opened.result {
+            Ok(access) => access,
+            Err(unseen) => return Observed { result: Err(unseen), took: opened.took },
+        };
+        let version = version(&access, limit).await;
+        let result = version.result.map(|version| Self { access, version, limit });
+        Observed { result, took: version.took }
+    }
+
+    /// How long an answer is waited for.
+    pub const fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// One object; `None`: there is none of this name.
+    pub async fn get<K>(&self, api: Api<K>, name: &str) -> Observed<Option<K>>
+    where
+        K: Resource + Clone + Debug + DeserializeOwned,
+    {
+        observe(self.limit, async {
+            let object = api.get_opt(name).await;
+            let path = api.resource_url();
+            object.map_err(|error| words_of(&format!("GET {path}/{name}"), &self.access, &error))
+        })
+        .await
+    }
+
+    /// All objects, page by page; each page has the limit.
+    pub async fn list<K>(&self, api: Api<K>, params: ListParams) -> Observed<Vec<K>>
+    where
+        K: Resource + Clone + Debug + DeserializeOwned,
+    {
+        let request = format!("list of {}", api.resource_url());
+        pages(&self.access, &api, &request, params, self.limit, Some).await
+    }
+
+    /// What the API serves of a group, such as `cert-manager.io`; nothing: it knows no such group.
+    pub async fn serves(&self, group: &str) -> Observed<Vec<Served>> {
+        observe(self.limit, async {
+            let asked = |request: &str, error: &kube::Error| words_of(request, &self.access, error);
+            let client = &self.access.client;
+            let groups = client.list_api_groups().await;
+            let groups = groups.map_err(|error| asked("GET /apis", &error))?.groups;
+            let versions = groups.into_iter().filter(|it| it.name == group);
+            let versions = versions.flat_map(|it| it.versions).map(|it| it.group_version);
+            let mut served = Vec::new();
+            for group_version in versions {
+                let resources = client.list_api_group_resources(&group_version).await;
+                let resources = resources
+                    .map_err(|error| asked(&format!("GET /apis/{group_version}"), &error))?;
+                let version = group_version.rsplit('/').next().unwrap_or_default().to_owned();
+                served.extend(resources.resources.into_iter().map(|it| Served {
+                    version: version.clone(),
+                    plural: it.name,
+                    kind: it.kind,
+                    namespaced: it.namespaced,
+                }));
+            }
+            Ok(served)
+        })
+        .await
+    }
+
+    /// The addresses of the Service `kubernetes`, which nobody outside the cluster reaches.
+    pub async fn own_addresses(&self) -> Observed<Vec<IpAddr>> {
+        let services: Api<core::Service> = Api::namespaced(self.access.client.clone(), "default");
+        self.get(services, "kubernetes").await.map(|service| {
+            let spec = service.and_then(|service| service.spec).unwrap_or_default();
+            let all = spec.cluster_ips.unwrap_or_default();
+            let all = all.into_iter().chain(spec.cluster_ip);
+            all.filter_map(|address| address.parse().ok()).collect()
+        })
+    }
+
+    /// Whether whoever asks may do something: a review, which changes nothing.
+    pub async fn may(&self, asked: &ResourceAttributes) -> Observed<bool> {
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(asked.clone()),
+                non_resource_attributes: None,
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        observe(self.limit, async {
+            let reviews: Api<SelfSubjectAccessReview> = Api::all(self.access.client.clone());
+            let answer = reviews.create(&PostParams::default(), &review).await;
+            let answer = answer
+                .map_err(|error| words_of("a SelfSubjectAccessReview", &self.access, &error))?;
+            Ok(answer.status.is_some_and(|status| status.allowed))
+        })
+        .await
+    }
+
+    /// Whether somebody else may do something: a review, which changes nothing.
+    pub async fn may_another(
+        &self,
+        asked: SubjectAccessReviewSpec,
+    ) -> Observed<SubjectAccessReviewStatus> {
+        let review = SubjectAccessReview { spec: asked, ..SubjectAccessReview::default() };
+        observe(self.limit, async {
+            let reviews: Api<SubjectAccessReview> = Api::all(self.access.client.clone());
+            let answer = reviews.create(&PostParams::default(), &review).await;
+            let answer =
+                answer.map_err(|error| words_of("a SubjectAccessReview", &self.access, &error))?;
+            answer.status.ok_or_else(|| "a SubjectAccessReview came back without an answer".into())
+        })
+        .await
+    }
+}
+
+async fn version(access: &Access, limit: Duration) -> Observed<String> {
+    observe(limit, async {
+        let version = access.client.apiserver_version().await;
+        version
+            .map(|info| info.git_version)
+            .map_err(|error| words_of("GET /version", access, &error))
+    })
+    .await
+}
 
 /// What was seen of a cluster.
 #[derive(Debug)]
@@ -109,13 +289,7 @@ impl Cluster {
             }
         };
         let api = Some(access.url.clone());
-        let version = observe(limit, async {
-            let version = access.client.apiserver_version().await;
-            version
-                .map(|info| info.git_version)
-                .map_err(|error| words_of("GET /version", &access, &error))
-        })
-        .await;
+        let version = version(&access, limit).await;
         if version.result.is_err() {
             return Self::out_of_reach(api, version);
         }
@@ -137,15 +311,14 @@ impl Cluster {
     }
 
     fn out_of_reach(api: Option<Url>, version: Observed<String>) -> Self {
-        const WHY: &str = "the Kubernetes API cannot be reached";
         Self {
             api,
             version,
-            api_addresses: Observed::not_tried(WHY),
-            nodes: Observed::not_tried(WHY),
-            services: Observed::not_tried(WHY),
-            pods: Observed::not_tried(WHY),
-            node_ports: Observed::not_tried(WHY),
+            api_addresses: Observed::not_tried(OUT_OF_REACH),
+            nodes: Observed::not_tried(OUT_OF_REACH),
+            services: Observed::not_tried(OUT_OF_REACH),
+            pods: Observed::not_tried(OUT_OF_REACH),
+            node_ports: Observed::not_tried(OUT_OF_REACH),
         }
     }
 }
@@ -160,16 +333,30 @@ async fn list<K, T>(
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
+    let request = format!("list of {}", K::plural(&()));
+    pages(access, &api, &request, ListParams::default(), limit, keep).await
+}
+
+async fn pages<K, T>(
+    access: &Access,
+    api: &Api<K>,
+    request: &str,
+    params: ListParams,
+    limit: Duration,
+    keep: impl Fn(K) -> Option<T>,
+) -> Observed<Vec<T>>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
     let started = Instant::now();
     let observed = |result| Observed { result, took: started.elapsed() };
-    let request = format!("list of {}", K::plural(&()));
     let mut seen = Vec::new();
-    let mut page = ListParams::default().limit(PAGE);
+    let mut page = params.limit(PAGE);
     for _ in 0..MOST_PAGES {
         let objects = match timeout(limit, api.list(&page)).await {
             Ok(Ok(objects)) => objects,
             Ok(Err(error)) => {
-                return observed(Err(Unseen::Failed { words: words_of(&request, access, &error) }));
+                return observed(Err(Unseen::Failed { words: words_of(request, access, &error) }));
             }
             Err(_elapsed) => return observed(Err(Unseen::OutOfTime { limit })),
         };
@@ -184,7 +371,7 @@ where
 }
 
 /// What was tried where, and what came back.
-fn words_of(request: &str, access: &Access, error: &kube::Error) -> String {
+pub fn words_of(request: &str, access: &Access, error: &kube::Error) -> String {
     format!("{request} at {}: {}", access.place(), words::of(error))
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Check, Group, Outcome, Verdict};
+use super::{Check, Group, Outcome, Verdict, handful};
 
 /// How all checks of a target came out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,7 +78,10 @@ impl CheckReport {
 
 impl Report {
     /// Counts how the checks came out.
-    pub fn new(target: String, groups: Vec<GroupReport>) -> Self {
+    pub fn new(target: String, mut groups: Vec<GroupReport>) -> Self {
+        for check in groups.iter_mut().flat_map(|group| &mut group.checks) {
+            check.mend = check.mend.replace("TARGET", &target);
+        }
         let count = |outcome| {
             let checks = groups.iter().flat_map(|group| &group.checks);
             checks.filter(|check| check.outcome == outcome).count()
@@ -95,8 +98,20 @@ impl Report {
             let line = "-".repeat(group.name.chars().count());
             // Writing to a String cannot fail, here and below.
             let _ = writeln!(text, "{}\n{line}", group.name);
-            for check in &group.checks {
-                check.append(&mut text);
+            let is_same = |one: &CheckReport, other: &CheckReport| {
+                let is_skipped = |it: &CheckReport| it.outcome == Outcome::Skipped;
+                is_skipped(one) && is_skipped(other) && one.seen == other.seen
+            };
+            // What is not looked at for one cause is told once.
+            for alike in group.checks.chunk_by(is_same) {
+                match alike {
+                    [first, _, _, _, ..] => {
+                        let names = handful(alike.iter().map(|check| check.name));
+                        let mark = mark(first.outcome);
+                        let _ = writeln!(text, "{mark} {names}\n    {}", first.seen);
+                    }
+                    few => few.iter().for_each(|check| check.append(&mut text)),
+                }
             }
             text.push('\n');
         }

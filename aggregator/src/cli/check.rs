@@ -1,30 +1,28 @@
-//! `check`: what must be so before the cluster can be of use to a network.
+//! `check`: what must be so before the cluster can be of use to a target.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::future::join_all;
 use rollcall_daemon::kubernetes::Selection;
-use thiserror::Error;
 
-use super::{Failure, Output, ServerArgs};
-use crate::checks::report::{Report, judge};
-use crate::checks::{aios, cluster_file};
-use crate::cluster_file::{ClusterFile, TargetKind};
+use super::{Failure, KubernetesArgs, Output, ServerArgs, named};
+use crate::checks::report::{GroupReport, Report, judge};
+use crate::checks::{aichor, aios, cluster_file, inference_model_manager, interlink, unikorn};
+use crate::cluster_file::{ClusterFile, Target};
+use crate::operator::Operator;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// The target's name in the cluster file.
-    target: String,
+    /// The targets' names in the cluster file; all of them if left out.
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
     /// The cluster file.
     #[arg(long, value_name = "FILE", env = "ROLLCALL_CLUSTER")]
     cluster: PathBuf,
-    /// How Kubernetes is reached; else KUBECONFIG, ~/.kube/config, or this pod's service account.
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's context; else its current one.
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
+    #[command(flatten)]
+    kubernetes: KubernetesArgs,
     /// How long to wait for each answer.
     #[arg(
         long,
@@ -41,7 +39,7 @@ pub(super) struct CheckArgs {
     pub(super) output: Output,
 }
 
-fn limit(text: &str) -> Result<Duration, String> {
+pub(super) fn limit(text: &str) -> Result<Duration, String> {
     let limit = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if (Duration::from_millis(100)..=Duration::from_mins(10)).contains(&limit) {
         Ok(limit)
@@ -50,41 +48,97 @@ fn limit(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Why nothing was checked.
-#[derive(Debug, Error)]
-pub(super) enum CheckError {
-    /// The cluster file is valid, and names no such target.
-    #[error("the cluster file names no target {wanted:?}; there are: {known}")]
-    NoSuchTarget { wanted: String, known: String },
+/// Checks of one target that was named, or of several.
+#[derive(Debug)]
+pub(super) enum Checked {
+    One(Report),
+    Several(Vec<Report>),
 }
 
-/// Checks a target.
-pub(super) async fn check(args: CheckArgs) -> Result<Report, Failure> {
-    let read = ClusterFile::read(&args.cluster);
-    let mut groups = judge(cluster_file::GROUPS, &read);
-    // Without its cluster file nobody knows what kind of network the target is.
-    if let Ok(file) = &read {
-        let target = file.targets.iter().find(|target| target.name.as_str() == args.target);
-        let target = target.ok_or_else(|| no_such_target(file, &args.target))?;
-        let operator = args.server.operator()?;
-        let selection = Selection {
-            kubeconfig: args.kubeconfig,
-            default_kubeconfig: true,
-            context: args.context,
-        };
-        match target.kind {
-            TargetKind::Aios => {
-                let looking = aios::look(file, target, &selection, &operator, args.timeout);
-                let facts = Box::pin(looking).await;
-                groups.extend(judge(aios::GROUPS, &facts));
+impl Checked {
+    /// All reports.
+    pub(super) fn reports(&self) -> &[Report] {
+        match self {
+            Self::One(report) => std::slice::from_ref(report),
+            Self::Several(reports) => reports,
+        }
+    }
+
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::One(report) => report.text(),
+            Self::Several(reports) => {
+                let parts = reports.iter().map(|report| {
+                    let line = "=".repeat(report.target.chars().count());
+                    format!("{}\n{line}\n\n{}", report.target, report.text())
+                });
+                parts.collect::<Vec<_>>().join("\n\n")
             }
         }
     }
-    Ok(Report::new(args.target, groups))
 }
 
-fn no_such_target(file: &ClusterFile, wanted: &str) -> Failure {
-    let known: Vec<&str> = file.targets.iter().map(|target| target.name.as_str()).collect();
-    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    Failure::Check(CheckError::NoSuchTarget { wanted: wanted.to_owned(), known })
+/// Checks targets, all at the same time.
+pub(super) async fn check(args: CheckArgs) -> Result<Checked, Failure> {
+    let read = ClusterFile::read(&args.cluster);
+    let first = || judge(cluster_file::GROUPS, &read);
+    // Without its cluster file nobody knows what kind of system a target is.
+    let Ok(file) = &read else {
+        let names = if args.targets.is_empty() { vec!["all".to_owned()] } else { args.targets };
+        let reports = names.into_iter().map(|name| Report::new(name, first()));
+        return Ok(several(reports.collect()));
+    };
+    let targets: Vec<&Target> = if args.targets.is_empty() {
+        if file.targets.is_empty() {
+            return Err(Failure::Usage("the cluster file names no target to check".to_owned()));
+        }
+        file.targets.iter().collect()
+    } else {
+        args.targets.iter().map(|name| named(file, name)).collect::<Result<_, _>>()?
+    };
+    let operator = args.server.operator()?;
+    let selection = args.kubernetes.selection();
+    let checked = targets.into_iter().map(async |target| {
+        let looked = Box::pin(look(file, target, &selection, &operator, args.timeout)).await;
+        Report::new(target.name().to_string(), first().into_iter().chain(looked).collect())
+    });
+    let reports = join_all(checked).await;
+    Ok(if args.targets.is_empty() { Checked::Several(reports) } else { several(reports) })
+}
+
+fn several(mut reports: Vec<Report>) -> Checked {
+    match (reports.pop(), reports.is_empty()) {
+        (Some(report), true) => Checked::One(report),
+        (last, _) => Checked::Several(reports.into_iter().chain(last).collect()),
+    }
+}
+
+async fn look(
+    file: &ClusterFile,
+    target: &Target,
+    selection: &Selection,
+    operator: &Operator,
+    limit: Duration,
+) -> Vec<GroupReport> {
+    match target {
+        Target::Aios(target) => {
+            let facts = Box::pin(aios::look(file, target, selection, operator, limit)).await;
+            judge(aios::GROUPS, &facts)
+        }
+        Target::Unikorn(target) => {
+            let facts = Box::pin(unikorn::look(file, target, selection, operator, limit)).await;
+            judge(unikorn::GROUPS, &facts)
+        }
+        Target::Aichor(target) => {
+            judge(aichor::GROUPS, &Box::pin(aichor::look(target, selection, limit)).await)
+        }
+        Target::Interlink(target) => {
+            judge(interlink::GROUPS, &Box::pin(interlink::look(target, selection, limit)).await)
+        }
+        Target::InferenceModelManager(target) => {
+            let facts = Box::pin(inference_model_manager::look(target, selection, limit)).await;
+            judge(inference_model_manager::GROUPS, &facts)
+        }
+    }
 }

@@ -1,13 +1,15 @@
 //! The operator's commands for one target: what would be sent, what was done, and what is wanted.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use thiserror::Error;
 
-use super::{Failure, Output, ServerArgs, print};
+use super::{Failure, Output, ServerArgs, named, print, region};
 use crate::admin::views::{ApproveRequest, OffboardRequest, PlanView, SubmitRequest, TargetView};
+use crate::cluster_file::{ClusterFile, Target};
 use crate::digest::Digest;
 use crate::onboarding::execute::ASKING;
 use crate::onboarding::state::Phase;
@@ -38,9 +40,13 @@ pub(super) struct SubmitArgs {
     /// Takes over an entry of the cluster's id that this installation did not make.
     #[arg(long)]
     adopt: bool,
-    /// Registers with the nodes that are there, however many are expected.
+    /// Registers with the nodes that are there, however many are expected; takes classes out of a Region
+    /// whose nodes cannot do what they say just now.
     #[arg(long)]
     partial: bool,
+    /// The cluster file: for a Unikorn region, which this command applies itself.
+    #[arg(long, value_name = "FILE", env = "ROLLCALL_CLUSTER")]
+    cluster: Option<PathBuf>,
     #[command(flatten)]
     wait: WaitArgs,
     #[command(flatten)]
@@ -159,6 +165,31 @@ pub(super) async fn history(args: HistoryArgs) -> Result<(), Failure> {
 
 pub(super) async fn submit(args: SubmitArgs) -> Result<(), Failure> {
     let operator = args.server.operator()?;
+    if let Some(path) = &args.cluster {
+        let file = ClusterFile::read(path).map_err(Failure::ClusterFile)?;
+        match named(&file, &args.target)? {
+            Target::Aios(_) => {}
+            Target::Unikorn(_) if args.adopt => {
+                let words =
+                    "--adopt is for AIOS: a Region is applied beside what others declared in it";
+                return Err(Failure::Usage(words.to_owned()));
+            }
+            Target::Unikorn(target) => {
+                let how = region::Submission {
+                    dry_run: args.dry_run,
+                    partial: args.partial,
+                    limit: args.wait.timeout,
+                };
+                return region::submit(&file, target, &operator, how).await;
+            }
+            other => {
+                let (name, kind) = (other.name(), other.kind());
+                return Err(Failure::Usage(format!(
+                    "target {name} is of type {kind}, which takes nothing over a wire: hand on what document prints"
+                )));
+            }
+        }
+    }
     let order = SubmitRequest { adopt: args.adopt, partial: args.partial };
     if args.dry_run {
         let plan = operator.plan(&args.target, order).await.map_err(Failure::Operator)?;

@@ -54,7 +54,7 @@ impl NodePolicy {
     }
 }
 
-fn labels<'de, D: Deserializer<'de>>(
+pub(super) fn labels<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, String>, D::Error> {
     let labels = BTreeMap::<String, String>::deserialize(deserializer)?;
@@ -62,13 +62,13 @@ fn labels<'de, D: Deserializer<'de>>(
         if !is_label_key(key) {
             let shown: String = key.chars().take(80).collect();
             return Err(D::Error::custom(format!(
-                "selector: {shown:?} is no label's key, such as zone or example.com/pool"
+                "{shown:?} is no label's key, such as zone or example.com/pool"
             )));
         }
         // Source: Kubernetes documentation, "Labels and Selectors": a value may be empty.
         if !value.is_empty() && value.parse::<NodeId>().is_err() {
             return Err(D::Error::custom(format!(
-                "selector: the value of label {key} must be at most 63 letters, digits, '.', '_' and '-', with letters or digits at both ends"
+                "the value of label {key} must be at most 63 letters, digits, '.', '_' and '-', with letters or digits at both ends"
             )));
         }
     }
@@ -98,8 +98,8 @@ targets:
 
     fn policy(text: &str) -> Result<NodePolicy, String> {
         let file = ClusterFile::parse(&format!("{BEFORE}    nodes: {text}\n"));
-        let mut targets = file.map_err(|problem| problem.to_string())?.targets;
-        Ok(targets.pop().expect("a target").nodes)
+        let file = file.map_err(|problem| problem.to_string())?;
+        Ok(file.targets[0].nodes().expect("a policy").clone())
     }
 
     #[test]
@@ -134,7 +134,7 @@ targets:
         }
         let without = ClusterFile::parse(BEFORE).expect("valid");
         assert_eq!(
-            without.targets.first().map(|target| &target.nodes),
+            without.targets.first().and_then(|target| target.nodes()),
             Some(&NodePolicy::default())
         );
     }

@@ -1,154 +1,163 @@
-//! Targets: the networks to register with, and how they are reached.
+//! Targets: the systems to onboard the cluster to.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderName};
-use rollcall_daemon::http::{ClientCertificate, check_service_url};
-use rollcall_daemon::secret::warn_if_exposed;
-use serde::de::{Error as _, MapAccess, Visitor};
+use rollcall_daemon::http::check_service_url;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 use url::Url;
 
+use super::aichor::{AichorTarget, Engine};
+use super::aios::{self, AiosTarget, Envelope, Infrastructure, Mode};
+use super::inference_model_manager::{InferenceModelManagerTarget, Platform};
+use super::interlink::{ApiAccess, InterlinkTarget};
 use super::nodes::NodePolicy;
+use super::transport::{self, TransportSettings};
+use super::unikorn::{Region, UnikornTarget};
 
-/// A network to register with. Its state is kept under its name.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// A system to onboard the cluster to.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "Entry")]
-pub struct Target {
-    /// The name that commands, metrics and the store know it by.
-    pub name: TargetName,
-    /// What kind of network it is.
-    pub kind: TargetKind,
-    /// AIOS's parser, for example `http://parser.example.org:8000`.
-    pub parser_url: Url,
-    /// AIOS's cluster controller gateway, for example `http://gateway.example.org:5000`.
-    pub gateway_url: Url,
-    /// How the document is wrapped.
-    pub envelope: Envelope,
-    /// How much is done without a person.
-    pub mode: Mode,
-    /// How often the network's entry is looked at while nothing changes here. A difference is left for
-    /// a sixth of it before it is put right, and two updates are half of it apart.
-    pub look_every: Duration,
-    /// Which of the cluster's Nodes it is offered.
-    pub nodes: NodePolicy,
-    /// The network's infrastructure on the cluster, if it is wanted.
-    pub infrastructure: Option<Infrastructure>,
-    /// How its services are reached.
-    pub transport: TransportSettings,
+pub enum Target {
+    /// An AIOS network.
+    Aios(Box<AiosTarget>),
+    /// A Unikorn region.
+    Unikorn(UnikornTarget),
+    /// An engine of `AIchor`.
+    Aichor(AichorTarget),
+    /// The Kubernetes API for `InterLink`'s plugins.
+    Interlink(InterlinkTarget),
+    /// The Inference Model Manager's platform.
+    InferenceModelManager(Box<InferenceModelManagerTarget>),
 }
 
-/// How much is done for a target without a person.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Kinds of systems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Everything, but for taking away many nodes at once.
-    #[default]
-    Auto,
-    /// Nothing is sent before a person has approved it.
-    Approve,
-    /// Nothing is sent at all; the entry is looked at.
-    Observe,
+pub enum TargetKind {
+    /// An AIOS network.
+    Aios,
+    /// A Unikorn region.
+    Unikorn,
+    /// An engine of `AIchor`.
+    Aichor,
+    /// The Kubernetes API for `InterLink`'s plugins.
+    Interlink,
+    /// The Inference Model Manager's platform.
+    InferenceModelManager,
 }
 
-/// What AIOS's infrastructure on the cluster is made with.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Infrastructure {
-    /// The kubeconfig that the network is given; read for each request.
-    pub kubeconfig_file: PathBuf,
-    /// AIOS's tasks' database, where the work is followed.
-    #[serde(deserialize_with = "http_url")]
-    pub tasks_url: Url,
-}
-
-/// How a target's services are reached, and what is sent along to be let in. In the cluster file its
-/// keys stand among the target's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TransportSettings {
-    /// The only CA that is trusted for the services' certificates; the system's if left out.
-    pub ca_file: Option<PathBuf>,
-    /// The certificate that the services know us by, and its key.
-    pub client_certificate_files: Option<(PathBuf, PathBuf)>,
-    /// The proxy for all that `NO_PROXY` does not name; those of the environment if left out.
-    pub proxy: Option<Url>,
-    /// The file with the token to send as `Authorization: Bearer …`; read for each request.
-    pub bearer_token_file: Option<PathBuf>,
-    /// Further headers, each with the file that holds its value; read for each request.
-    pub header_files: Vec<(HeaderName, PathBuf)>,
-    /// How long a request may take as a whole.
-    pub timeout: Duration,
-    /// Lets secrets (headers, a join command in the document) go over plain HTTP to another machine.
-    pub insecure_http: bool,
-}
-
-impl TransportSettings {
-    /// The client certificate, for the HTTP library.
-    pub fn client_certificate(&self) -> Option<ClientCertificate<'_>> {
-        self.client_certificate_files
-            .as_ref()
-            .map(|(cert_file, key_file)| ClientCertificate { cert_file, key_file })
-    }
-
-    /// The keys that ask for secret headers.
-    pub fn secret_headers(&self) -> Vec<&'static str> {
-        let bearer_token = self.bearer_token_file.as_ref().map(|_| "bearerTokenFile");
-        let headers = (!self.header_files.is_empty()).then_some("headerFiles");
-        bearer_token.into_iter().chain(headers).collect()
-    }
-
-    /// Warns of secret files that every user of the machine can read. To be called once, at the
-    /// start.
-    pub fn warn_if_exposed(&self) {
-        let key = self.client_certificate_files.iter().map(|(_, key)| key);
-        let headers =
-            self.bearer_token_file.iter().chain(self.header_files.iter().map(|(_, path)| path));
-        for path in key.chain(headers) {
-            warn_if_exposed(path);
+impl TargetKind {
+    /// The kind as it stands in the cluster file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Aios => "aios",
+            Self::Unikorn => "unikorn",
+            Self::Aichor => "aichor",
+            Self::Interlink => "interlink",
+            Self::InferenceModelManager => "inference-model-manager",
         }
     }
 }
 
-/// A target as it stands in the file.
+impl fmt::Display for TargetKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Target {
+    /// The name that commands know it by.
+    pub const fn name(&self) -> &TargetName {
+        match self {
+            Self::Aios(target) => &target.name,
+            Self::Unikorn(target) => &target.name,
+            Self::Aichor(target) => &target.name,
+            Self::Interlink(target) => &target.name,
+            Self::InferenceModelManager(target) => &target.name,
+        }
+    }
+
+    /// What kind of system it is.
+    pub const fn kind(&self) -> TargetKind {
+        match self {
+            Self::Aios(_) => TargetKind::Aios,
+            Self::Unikorn(_) => TargetKind::Unikorn,
+            Self::Aichor(_) => TargetKind::Aichor,
+            Self::Interlink(_) => TargetKind::Interlink,
+            Self::InferenceModelManager(_) => TargetKind::InferenceModelManager,
+        }
+    }
+
+    /// Which of the cluster's Nodes it is offered; `None`: it is not told of nodes.
+    pub const fn nodes(&self) -> Option<&NodePolicy> {
+        match self {
+            Self::Aios(target) => Some(&target.nodes),
+            Self::Unikorn(target) => Some(&target.nodes),
+            Self::Aichor(_) | Self::Interlink(_) | Self::InferenceModelManager(_) => None,
+        }
+    }
+
+    /// The target, where it is an AIOS network.
+    pub const fn aios(&self) -> Option<&AiosTarget> {
+        if let Self::Aios(target) = self { Some(target) } else { None }
+    }
+
+    /// The target, where it is a Unikorn region.
+    pub const fn unikorn(&self) -> Option<&UnikornTarget> {
+        if let Self::Unikorn(target) = self { Some(target) } else { None }
+    }
+}
+
+/// A target as it stands in the file: the keys of all kinds.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Entry {
     name: TargetName,
     #[serde(rename = "type")]
     kind: TargetKind,
-    #[serde(deserialize_with = "http_url")]
-    parser_url: Url,
-    #[serde(deserialize_with = "http_url")]
-    gateway_url: Url,
-    #[serde(default)]
-    envelope: Envelope,
-    #[serde(default)]
-    mode: Mode,
-    #[serde(default = "default_look_every", deserialize_with = "look_every")]
-    look_every: Duration,
-    #[serde(default)]
-    nodes: NodePolicy,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
+    nodes: Option<NodePolicy>,
+    #[serde(default, deserialize_with = "given")]
+    region: Option<Region>,
+    #[serde(default, deserialize_with = "given")]
+    engine: Option<Engine>,
+    #[serde(default, deserialize_with = "given")]
+    api_access: Option<ApiAccess>,
+    #[serde(default, deserialize_with = "given")]
+    platform: Option<Platform>,
+    #[serde(default, deserialize_with = "some_http_url")]
+    parser_url: Option<Url>,
+    #[serde(default, deserialize_with = "some_http_url")]
+    gateway_url: Option<Url>,
+    #[serde(default, deserialize_with = "given")]
+    envelope: Option<Envelope>,
+    #[serde(default, deserialize_with = "given")]
+    mode: Option<Mode>,
+    #[serde(default, deserialize_with = "aios::look_every")]
+    look_every: Option<Duration>,
+    #[serde(default, deserialize_with = "given")]
     infrastructure: Option<Infrastructure>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
     ca_file: Option<PathBuf>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
     client_cert_file: Option<PathBuf>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
     client_key_file: Option<PathBuf>,
     #[serde(default, deserialize_with = "some_http_url")]
     proxy: Option<Url>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
     bearer_token_file: Option<PathBuf>,
-    #[serde(default, deserialize_with = "header_files")]
-    header_files: Vec<(HeaderName, PathBuf)>,
-    #[serde(default = "default_timeout", deserialize_with = "timeout")]
-    timeout: Duration,
-    #[serde(default)]
-    insecure_http: bool,
+    #[serde(default, deserialize_with = "transport::header_files")]
+    header_files: Option<Vec<(HeaderName, PathBuf)>>,
+    #[serde(default, deserialize_with = "transport::timeout")]
+    timeout: Option<Duration>,
+    #[serde(default, deserialize_with = "given")]
+    insecure_http: Option<bool>,
 }
 
 /// What is wrong with a target as a whole.
@@ -162,6 +171,10 @@ struct InvalidTarget {
 /// Keys of a target that do not go together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 enum Conflict {
+    #[error("{key} is missing: every target of type {kind} has it")]
+    Missing { key: &'static str, kind: TargetKind },
+    #[error("{key} is no key of a target of type {kind}")]
+    OfAnotherKind { key: &'static str, kind: TargetKind },
     #[error("clientKeyFile is missing: the key of the certificate in clientCertFile")]
     NoKey,
     #[error("clientCertFile is missing: the certificate of the key in clientKeyFile")]
@@ -174,58 +187,107 @@ impl TryFrom<Entry> for Target {
     type Error = InvalidTarget;
 
     fn try_from(entry: Entry) -> Result<Self, InvalidTarget> {
-        let invalid = |conflict| InvalidTarget { target: entry.name.clone(), conflict };
-        let client_certificate_files = match (entry.client_cert_file, entry.client_key_file) {
-            (Some(cert), Some(key)) => Some((cert, key)),
-            (None, None) => None,
-            (Some(_), None) => return Err(invalid(Conflict::NoKey)),
-            (None, Some(_)) => return Err(invalid(Conflict::NoCertificate)),
-        };
-        if entry.bearer_token_file.is_some()
-            && entry.header_files.iter().any(|(name, _)| *name == header::AUTHORIZATION)
-        {
-            return Err(invalid(Conflict::TwoAuthorizations));
-        }
-        Ok(Self {
-            name: entry.name,
-            kind: entry.kind,
-            parser_url: entry.parser_url,
-            gateway_url: entry.gateway_url,
-            envelope: entry.envelope,
-            mode: entry.mode,
-            look_every: entry.look_every,
-            nodes: entry.nodes,
-            infrastructure: entry.infrastructure,
-            transport: TransportSettings {
-                ca_file: entry.ca_file,
-                client_certificate_files,
-                proxy: entry.proxy,
-                bearer_token_file: entry.bearer_token_file,
-                header_files: entry.header_files,
-                timeout: entry.timeout,
-                insecure_http: entry.insecure_http,
-            },
-        })
+        let name = entry.name.clone();
+        entry.of_its_kind().map_err(|conflict| InvalidTarget { target: name, conflict })
     }
 }
 
-/// Kinds of networks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TargetKind {
-    /// An AIOS network.
-    Aios,
-}
+impl Entry {
+    fn of_its_kind(self) -> Result<Target, Conflict> {
+        let kind = self.kind;
+        if let Some(key) = self.key_of_another_kind() {
+            return Err(Conflict::OfAnotherKind { key, kind });
+        }
+        let missing = |key| Conflict::Missing { key, kind };
+        let name = self.name.clone();
+        Ok(match kind {
+            TargetKind::Aios => Target::Aios(Box::new(self.aios()?)),
+            TargetKind::Unikorn => Target::Unikorn(UnikornTarget {
+                name,
+                nodes: self.nodes.unwrap_or_default(),
+                region: self.region.ok_or_else(|| missing("region"))?,
+            }),
+            TargetKind::Aichor => Target::Aichor(AichorTarget {
+                name,
+                engine: self.engine.ok_or_else(|| missing("engine"))?,
+            }),
+            TargetKind::Interlink => Target::Interlink(InterlinkTarget {
+                name,
+                api_access: self.api_access.ok_or_else(|| missing("apiAccess"))?,
+            }),
+            TargetKind::InferenceModelManager => {
+                Target::InferenceModelManager(Box::new(InferenceModelManagerTarget {
+                    name,
+                    platform: self.platform.ok_or_else(|| missing("platform"))?,
+                }))
+            }
+        })
+    }
 
-/// How the document is wrapped for AIOS's parser.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Envelope {
-    /// `{"header": …, "body": {"spec": {"values": DOCUMENT}}}`: what the parser takes.
-    #[default]
-    ParserV1,
-    /// The bare document, as AIOS's documentation shows.
-    Flat,
+    /// A key that is there and that means nothing for this kind of target.
+    fn key_of_another_kind(&self) -> Option<&'static str> {
+        use TargetKind::{Aichor, Aios, InferenceModelManager, Interlink, Unikorn};
+        let keys: [(&str, bool, &[TargetKind]); 19] = [
+            ("nodes", self.nodes.is_some(), &[Aios, Unikorn]),
+            ("region", self.region.is_some(), &[Unikorn]),
+            ("engine", self.engine.is_some(), &[Aichor]),
+            ("apiAccess", self.api_access.is_some(), &[Interlink]),
+            ("platform", self.platform.is_some(), &[InferenceModelManager]),
+            ("parserUrl", self.parser_url.is_some(), &[Aios]),
+            ("gatewayUrl", self.gateway_url.is_some(), &[Aios]),
+            ("envelope", self.envelope.is_some(), &[Aios]),
+            ("mode", self.mode.is_some(), &[Aios]),
+            ("lookEvery", self.look_every.is_some(), &[Aios]),
+            ("infrastructure", self.infrastructure.is_some(), &[Aios]),
+            ("caFile", self.ca_file.is_some(), &[Aios]),
+            ("clientCertFile", self.client_cert_file.is_some(), &[Aios]),
+            ("clientKeyFile", self.client_key_file.is_some(), &[Aios]),
+            ("proxy", self.proxy.is_some(), &[Aios]),
+            ("bearerTokenFile", self.bearer_token_file.is_some(), &[Aios]),
+            ("headerFiles", self.header_files.is_some(), &[Aios]),
+            ("timeout", self.timeout.is_some(), &[Aios]),
+            ("insecureHttp", self.insecure_http.is_some(), &[Aios]),
+        ];
+        let is_foreign = |(_, is_given, kinds): &&(_, bool, &[TargetKind])| {
+            *is_given && !kinds.contains(&self.kind)
+        };
+        keys.iter().find(is_foreign).map(|(key, ..)| *key)
+    }
+
+    fn aios(self) -> Result<AiosTarget, Conflict> {
+        let missing = |key| Conflict::Missing { key, kind: TargetKind::Aios };
+        let client_certificate_files = match (self.client_cert_file, self.client_key_file) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            (Some(_), None) => return Err(Conflict::NoKey),
+            (None, Some(_)) => return Err(Conflict::NoCertificate),
+        };
+        let header_files = self.header_files.unwrap_or_default();
+        if self.bearer_token_file.is_some()
+            && header_files.iter().any(|(name, _)| *name == header::AUTHORIZATION)
+        {
+            return Err(Conflict::TwoAuthorizations);
+        }
+        Ok(AiosTarget {
+            name: self.name,
+            parser_url: self.parser_url.ok_or_else(|| missing("parserUrl"))?,
+            gateway_url: self.gateway_url.ok_or_else(|| missing("gatewayUrl"))?,
+            envelope: self.envelope.unwrap_or_default(),
+            mode: self.mode.unwrap_or_default(),
+            look_every: self.look_every.unwrap_or(aios::LOOK_EVERY),
+            nodes: self.nodes.unwrap_or_default(),
+            infrastructure: self.infrastructure,
+            transport: TransportSettings {
+                ca_file: self.ca_file,
+                client_certificate_files,
+                proxy: self.proxy,
+                bearer_token_file: self.bearer_token_file,
+                header_files,
+                timeout: self.timeout.unwrap_or(transport::TIMEOUT),
+                insecure_http: self.insecure_http.unwrap_or_default(),
+            },
+        })
+    }
 }
 
 /// A target's name: lower-case letters, digits and `-`, at most 40 characters.
@@ -261,104 +323,25 @@ impl<'de> Deserialize<'de> for TargetName {
     }
 }
 
+/// What stands there is a value: a key without one is a mistake.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
 /// The errors do not show the text: it may hold a password. Line and key say which it is.
-fn http_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+pub(super) fn http_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
     let text = String::deserialize(deserializer)?;
     let url = Url::parse(&text).map_err(|error| D::Error::custom(format!("no URL: {error}")))?;
     check_service_url(&url).map_err(D::Error::custom)?;
     Ok(url)
 }
 
-fn some_http_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
-    http_url(deserializer).map(Some)
-}
-
-const fn default_timeout() -> Duration {
-    Duration::from_secs(30)
-}
-
-fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let timeout = super::duration(deserializer)?;
-    if (Duration::from_secs(1)..=Duration::from_mins(10)).contains(&timeout) {
-        Ok(timeout)
-    } else {
-        Err(D::Error::custom("must be from 1s to 10m"))
-    }
-}
-
-const fn default_look_every() -> Duration {
-    Duration::from_secs(30)
-}
-
-fn look_every<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let pause = super::duration(deserializer)?;
-    if (Duration::from_secs(1)..=Duration::from_hours(1)).contains(&pause) {
-        Ok(pause)
-    } else {
-        Err(D::Error::custom("must be from 1s to 1h"))
-    }
-}
-
-fn header_files<'de, D: Deserializer<'de>>(
+pub(super) fn some_http_url<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<Vec<(HeaderName, PathBuf)>, D::Error> {
-    deserializer.deserialize_map(HeaderFiles)
-}
-
-struct HeaderFiles;
-
-impl<'de> Visitor<'de> for HeaderFiles {
-    type Value = Vec<(HeaderName, PathBuf)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a mapping of header names to files")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut files: Self::Value = Vec::new();
-        while let Some(OurHeader(name)) = map.next_key()? {
-            let path = map.next_value()?;
-            // The names' upper and lower case is one.
-            if files.iter().any(|(known, _)| *known == name) {
-                return Err(A::Error::custom(format!("header {name} stands there twice")));
-            }
-            files.push((name, path));
-        }
-        Ok(files)
-    }
-}
-
-/// The name of a header that may be set: not one that the request has anyway, and not one that is
-/// between two ends of a connection.
-struct OurHeader(HeaderName);
-
-impl<'de> Deserialize<'de> for OurHeader {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let shown: String = text.chars().take(80).collect();
-        let name = HeaderName::try_from(&text)
-            .map_err(|_said| D::Error::custom(format!("{shown:?} is no name of an HTTP header")))?;
-        let kept = [
-            header::HOST,
-            header::CONTENT_LENGTH,
-            header::CONTENT_TYPE,
-            header::CONNECTION,
-            header::PROXY_AUTHENTICATE,
-            header::PROXY_AUTHORIZATION,
-            header::TE,
-            header::TRAILER,
-            header::TRANSFER_ENCODING,
-            header::UPGRADE,
-            header::EXPECT,
-            HeaderName::from_static("keep-alive"),
-            HeaderName::from_static("proxy-connection"),
-        ];
-        if kept.contains(&name) {
-            let message = format!("header {shown:?} is set by the connection, not by a file");
-            return Err(D::Error::custom(message));
-        }
-        Ok(Self(name))
-    }
+) -> Result<Option<Url>, D::Error> {
+    http_url(deserializer).map(Some)
 }
 
 #[cfg(test)]
@@ -374,6 +357,10 @@ targets:
     gatewayUrl: http://g:2
 ";
 
+    fn aios(file: &ClusterFile) -> &AiosTarget {
+        file.aios_targets().next().expect("a target")
+    }
+
     #[test]
     fn how_a_target_is_reached() {
         let minimal = ClusterFile::parse(BEFORE).expect("valid");
@@ -386,7 +373,7 @@ targets:
             timeout: Duration::from_secs(30),
             insecure_http: false,
         };
-        assert_eq!(minimal.targets[0].transport, expected);
+        assert_eq!(aios(&minimal).transport, expected);
 
         let text = format!(
             "{BEFORE}    caFile: ca.pem
@@ -414,7 +401,7 @@ targets:
             timeout: Duration::from_mins(10),
             insecure_http: true,
         };
-        assert_eq!(file.targets[0].transport, expected);
+        assert_eq!(aios(&file).transport, expected);
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub async fn accept(
     let interval = aggregator.interval;
     let assignment = |node_id| Assignment {
         node_id,
-        node_class: None,
+        node_class: aggregator.class_of(&node.name).map(|class| class.to_string()),
         interval_seconds: u32::try_from(interval.as_secs()).unwrap_or(u32::MAX),
     };
     let noted = aggregator.roll().note(&node, digest, voucher.as_ref(), now);

@@ -10,12 +10,13 @@ use k8s_openapi::api::core::v1 as core;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Error};
 use rollcall_daemon::kubernetes::words;
-use rollcall_report::{NODE_ID_LABEL, NodeId, NodeName};
+use rollcall_report::{NODE_CLASS_LABEL, NODE_ID_LABEL, NodeId, NodeName};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::nodes::Node;
 use crate::aggregator::Aggregator;
+use crate::class::NodeClassId;
 use crate::roll::Entry;
 
 /// Whose the labels are to the API server: the agents', so that either may go on where the other has
@@ -38,22 +39,34 @@ struct Stamp {
     /// A Node that was made anew meanwhile is another one.
     uid: String,
     id: NodeId,
+    /// Its class, where it has one; one that was stamped and is left out would be taken away.
+    class: Option<NodeClassId>,
     /// Whether the operator lets it replace another label.
     force: bool,
 }
 
-/// What a Node lacks; nothing where its label is right, or somebody else's: that one is adopted with
-/// the node's next report.
-fn lacking(entry: &Entry, node: &Node) -> Option<Stamp> {
+/// What a Node lacks; nothing where its labels are right, or somebody else's: such an id is adopted with
+/// the node's next report, and such a class where nodes are given theirs.
+fn lacking(entry: &Entry, node: &Node, has_classes: bool) -> Option<Stamp> {
     let is_this_node = entry.node_uid.as_ref() == Some(&node.uid);
+    // An empty one keeps the node away from the network, and is a person's.
+    let label = node.labels.get(NODE_CLASS_LABEL);
+    let former = entry.former_class.map(|class| class.to_string());
+    let is_free = label.is_none_or(|label| Some(label) == former.as_ref());
+    let is_right = |class: &NodeClassId| label.is_some_and(|label| *label == class.to_string());
+    let class = entry.node_class.filter(|class| has_classes && (is_free || is_right(class)));
+    let lacks_class = class.is_some_and(|class| !is_right(&class));
     let force = match &node.node_id {
-        Some(label) if *label == entry.node_id => return None,
+        Some(label) if *label == entry.node_id && !lacks_class => return None,
+        Some(label) if *label == entry.node_id => false,
         Some(_) if !entry.overwrites_label => return None,
         Some(_) => true,
         None => false,
     };
     let (name, uid, id) = (entry.name.clone(), node.uid.clone(), entry.node_id.clone());
-    is_this_node.then_some(Stamp { node: name, uid, id, force })
+    // Force settles the id alone; the class follows without.
+    let class = class.filter(|class| !force || is_right(class));
+    is_this_node.then_some(Stamp { node: name, uid, id, class, force })
 }
 
 /// Stamps whatever Node lacks its label, for as long as this aggregator leads.
@@ -111,15 +124,20 @@ fn stamps(aggregator: &Aggregator) -> Vec<Stamp> {
     let Some(nodes) = aggregator.nodes.all() else { return Vec::new() };
     let roll = aggregator.roll();
     let entries = roll.entries().into_iter();
-    entries.filter_map(|entry| lacking(entry, nodes.get(&entry.name)?)).collect()
+    let has_classes = aggregator.file.region().is_some();
+    entries.filter_map(|entry| lacking(entry, nodes.get(&entry.name)?, has_classes)).collect()
 }
 
 /// `false`: the Node went meanwhile, which its watch tells.
 async fn put(nodes: &Api<core::Node>, stamp: &Stamp) -> Result<bool, String> {
+    let mut labels = json!({ NODE_ID_LABEL: stamp.id });
+    if let (Some(class), Some(labels)) = (stamp.class, labels.as_object_mut()) {
+        labels.insert(NODE_CLASS_LABEL.to_owned(), class.to_string().into());
+    }
     let patch = Patch::Apply(json!({
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": { "uid": stamp.uid, "labels": { NODE_ID_LABEL: stamp.id } },
+        "metadata": { "uid": stamp.uid, "labels": labels },
     }));
     let params = PatchParams { force: stamp.force, ..PatchParams::apply(FIELD_MANAGER) };
     match timeout(REQUEST_TIMEOUT, nodes.patch_metadata(stamp.node.as_str(), &params, &patch)).await
@@ -183,9 +201,67 @@ mod tests {
             ("none, and another's might go", entry("x", true), node("u1", None), Some(false)),
             ("a Node made anew", entry("x", false), node("u2", None), None),
         ] {
-            let lacking = lacking(&entry, &node);
+            let lacking = lacking(&entry, &node, true);
             assert_eq!(lacking.as_ref().map(|stamp| stamp.force), expected, "{what}");
             assert!(lacking.is_none_or(|stamp| stamp.id.as_str() == "x" && stamp.uid == "u1"));
+        }
+    }
+
+    #[test]
+    fn which_class_a_node_lacks() {
+        let [class, former, other] = [(); 3].map(|()| NodeClassId::allocate());
+        let labelled = |id: Option<&str>, label: Option<String>| {
+            let mut node = node("u1", id);
+            node.labels.extend(label.map(|label| (NODE_CLASS_LABEL.to_owned(), label)));
+            node
+        };
+        let classed = |overwrites_label| Entry {
+            node_class: Some(class),
+            former_class: Some(former),
+            ..entry("x", overwrites_label)
+        };
+        let with_class = Some((Some(class), false));
+        for (what, entry, node, has_classes, expected) in [
+            ("none", classed(false), labelled(Some("x"), None), true, with_class),
+            ("both", classed(false), labelled(None, None), true, with_class),
+            ("nothing", classed(false), labelled(Some("x"), Some(class.to_string())), true, None),
+            (
+                "another machine's",
+                classed(false),
+                labelled(Some("x"), Some(former.to_string())),
+                true,
+                with_class,
+            ),
+            (
+                "a person's",
+                classed(false),
+                labelled(Some("x"), Some(other.to_string())),
+                true,
+                None,
+            ),
+            ("kept away", classed(false), labelled(Some("x"), Some(String::new())), true, None),
+            ("no region", classed(false), labelled(Some("x"), None), false, None),
+            ("no class yet", entry("x", false), labelled(Some("x"), None), true, None),
+            // Force settles the id alone; the class that is there must not go by it.
+            ("by force, none", classed(true), labelled(Some("y"), None), true, Some((None, true))),
+            (
+                "by force, its own",
+                classed(true),
+                labelled(Some("y"), Some(class.to_string())),
+                true,
+                Some((Some(class), true)),
+            ),
+            (
+                "by force, a person's",
+                classed(true),
+                labelled(Some("y"), Some(other.to_string())),
+                true,
+                Some((None, true)),
+            ),
+        ] {
+            let lacking = lacking(&entry, &node, has_classes);
+            let found = lacking.map(|stamp| (stamp.class, stamp.force));
+            assert_eq!(found, expected, "{what}");
         }
     }
 }

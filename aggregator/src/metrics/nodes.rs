@@ -23,6 +23,8 @@ pub struct NodeFigures<'a> {
     pub unknown_speeds: Option<usize>,
     /// How many things in its hardware have changed since its previous boot, where that is known.
     pub hardware_changes: Option<usize>,
+    /// In how many things it is not as its class says, where it has one.
+    pub class_mismatches: Option<usize>,
 }
 
 /// The gauges of all nodes.
@@ -39,6 +41,7 @@ struct Vectors {
     failing: IntGaugeVec,
     unknown_speeds: IntGaugeVec,
     hardware_changes: IntGaugeVec,
+    class_mismatches: IntGaugeVec,
 }
 
 impl NodeGauges {
@@ -67,6 +70,11 @@ impl NodeGauges {
                 "Changes in a node's hardware since its previous boot ended.",
                 &["node"],
             )?,
+            class_mismatches: vector(
+                "rollcall_node_class_mismatches",
+                "Things in which a node is not as its class says; only for those that have one.",
+                &["node"],
+            )?,
         };
         Ok(Self { vectors, shown: Arc::default() })
     }
@@ -80,7 +88,8 @@ impl NodeGauges {
         for vector in all {
             vector.reset();
         }
-        let Vectors { gpus, failing, unknown_speeds, hardware_changes } = &self.vectors;
+        let Vectors { gpus, failing, unknown_speeds, hardware_changes, class_mismatches } =
+            &self.vectors;
         for figures in nodes {
             let node = figures.node.as_str();
             for (state, count) in [
@@ -105,14 +114,23 @@ impl NodeGauges {
             if let Some(count) = figures.hardware_changes {
                 hardware_changes.with_label_values(&[node]).set(gauge(count));
             }
+            if let Some(count) = figures.class_mismatches {
+                class_mismatches.with_label_values(&[node]).set(gauge(count));
+            }
         }
         *shown = all.iter().flat_map(|vector| vector.collect()).collect();
     }
 }
 
 impl Vectors {
-    fn all(&self) -> [&IntGaugeVec; 4] {
-        [&self.gpus, &self.failing, &self.unknown_speeds, &self.hardware_changes]
+    fn all(&self) -> [&IntGaugeVec; 5] {
+        [
+            &self.gpus,
+            &self.failing,
+            &self.unknown_speeds,
+            &self.hardware_changes,
+            &self.class_mismatches,
+        ]
     }
 }
 

@@ -12,7 +12,7 @@ use super::plan::{Situation, Step, after_reply, next};
 use super::state::infrastructure::{Infrastructure, InfrastructurePhase};
 use super::state::{Phase, TargetState, Will};
 use crate::aggregator::{Aggregator, Standing};
-use crate::cluster_file::{NodePolicy, Target};
+use crate::cluster_file::{AiosTarget, NodePolicy};
 use crate::digest::Digest;
 use crate::document::{Assembly, ClusterDocument, Incomplete, Warning};
 use crate::onboarding::gate::Gate;
@@ -34,7 +34,7 @@ pub const ASKING: &str = "asking the network what it holds";
 #[derive(Debug)]
 pub struct Executor {
     aggregator: Arc<Aggregator>,
-    target: Target,
+    target: AiosTarget,
     client: Client,
     state: TargetState,
     /// What the network was seen to hold, and what it was compared with.
@@ -65,7 +65,7 @@ pub struct Outlook {
 /// When the document cannot be encoded.
 pub fn submission(
     aggregator: &Aggregator,
-    target: &Target,
+    target: &AiosTarget,
     document: ClusterDocument,
     now: Timestamp,
 ) -> serde_json::Result<Submission> {
@@ -92,7 +92,7 @@ impl Outlook {
     /// When the document cannot be encoded.
     pub fn of(
         aggregator: &Aggregator,
-        target: &Target,
+        target: &AiosTarget,
         standing: &Standing,
         now: Timestamp,
     ) -> serde_json::Result<Self> {
@@ -115,7 +115,7 @@ impl Outlook {
     pub fn next(
         &self,
         aggregator: &Aggregator,
-        target: &Target,
+        target: &AiosTarget,
         (state, will): (&TargetState, &Will),
         held: &Held,
         now: Timestamp,
@@ -140,7 +140,7 @@ impl Outlook {
 
 impl Executor {
     /// Takes up where the store says that the target stands.
-    pub fn new(aggregator: Arc<Aggregator>, target: Target, client: Client) -> Self {
+    pub fn new(aggregator: Arc<Aggregator>, target: AiosTarget, client: Client) -> Self {
         let state = aggregator.standing(&target).state;
         aggregator.show(&target, state.clone());
         Self { aggregator, target, client, state, seen: None, told: None }

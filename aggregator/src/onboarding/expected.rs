@@ -198,6 +198,7 @@ mod tests {
             cordoned: false,
             ready: true,
             gpus: AllocatableGpus::default(),
+            ephemeral_bytes: None,
         }
     }
 

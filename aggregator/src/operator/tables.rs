@@ -7,7 +7,8 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use jiff::Timestamp;
 
 use crate::admin::views::{
-    ExpectedView, HistoryView, NodeState, NodeView, NodesView, NotOffered, StatusView, TargetView,
+    ExpectedView, HistoryView, NodeState, NodeView, NodesView, NotOffered, RegionStatus,
+    StatusView, TargetView,
 };
 use crate::cluster_file::Mode;
 use crate::digest::Digest;
@@ -19,7 +20,8 @@ use crate::targets::{Difference, listed};
 
 /// The nodes, their totals, and what has to be said about them.
 pub fn nodes(view: &NodesView, now: Timestamp) -> String {
-    let mut table = plain(&[
+    let has_classes = view.nodes.iter().any(|node| node.class.is_some());
+    let mut header = vec![
         "NODE",
         "NODE ID",
         "STATE",
@@ -34,13 +36,21 @@ pub fn nodes(view: &NodesView, now: Timestamp) -> String {
         "GPU MIB",
         "GPU MODELS",
         "LAST REPORT",
-    ]);
+    ];
+    if has_classes {
+        header.push("CLASS");
+    }
+    let mut table = plain(&header);
     for node in &view.nodes {
         let mut row = vec![Cell::new(&node.name), Cell::new(&node.node_id), Cell::new(state(node))];
         row.extend(figures(node.entry.as_ref()));
         let models = node.entry.as_ref().map(|entry| entry.gpus.model_names.join(", "));
         row.push(Cell::new(models.unwrap_or_default()));
         row.push(Cell::new(ago(node.last_seen, now)));
+        if has_classes {
+            let class = node.class.as_ref().and_then(|class| class.name.as_deref());
+            row.push(Cell::new(class.unwrap_or_default()));
+        }
         table.add_row(row);
     }
     if view.nodes.len() > 1 {
@@ -107,8 +117,15 @@ pub fn status(view: &StatusView, now: Timestamp) -> String {
     }
     text.extend(view.waiting_for.iter().map(|why| format!("first registration waits: {why}")));
     text.extend(view.conflicts.iter().map(|conflict| format!("! refused: {conflict}")));
+    if let Some(region) = &view.region {
+        text.extend(region_lines(region));
+    }
     if view.targets.is_empty() {
-        text.push("no targets: the cluster file names none".to_owned());
+        if view.region.is_none() {
+            text.push(
+                "the cluster is registered nowhere: the cluster file names no network".to_owned(),
+            );
+        }
         return text.join("\n");
     }
     let mut table =
@@ -138,6 +155,20 @@ pub fn status(view: &StatusView, now: Timestamp) -> String {
         }));
     }
     text.join("\n")
+}
+
+/// How the cluster's node classes stand.
+fn region_lines(region: &RegionStatus) -> Vec<String> {
+    let RegionStatus { name, offered, nodes, .. } = region;
+    let mut lines = vec![format!(
+        "{name}: {offered} node classes are offered in Region {}, {nodes} nodes have one",
+        region.region
+    )];
+    let not_offered =
+        region.not_offered.iter().map(|words| format!("{name}: not offered: {words}"));
+    lines.extend(not_offered);
+    lines.extend(region.troubles.iter().map(|words| format!("! {name}: {words}")));
+    lines
 }
 
 /// What has to be said about a target.

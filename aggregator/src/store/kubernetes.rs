@@ -37,7 +37,7 @@ use crate::kubernetes::leader::Leadership;
 use crate::onboarding::state::{TargetState, Will};
 use crate::roll::Entry;
 use crate::roll::departure::Departure;
-use ledger::{Departed, Journal};
+use ledger::{Classes, Departed, Journal};
 use objects::{NodeInventory, Onboarding, OnboardingSpec, OnboardingStatus};
 
 /// How many objects are written at the same time. What is written to one object keeps its order.
@@ -84,6 +84,7 @@ pub(super) struct Cluster {
     deleted: Mutex<Deleted>,
     installation: Uuid,
     departed: Departed,
+    classes: Classes,
     journal: Journal,
     /// Whoever wants to know what the store holds; nobody before the feed runs.
     tell: OnceLock<Tell>,
@@ -192,6 +193,8 @@ pub(super) async fn open(
 
     let installation = ledger::installation(&ledgers, namespace).await.map_err(refused)?;
     let departed = Departed::open(ledgers.clone(), namespace).await.map_err(refused)?;
+    let classes = Classes::new(ledgers.clone(), namespace);
+    let known_classes = classes.read_or_none().await;
     let journal = Journal::new(ledgers, namespace);
 
     let now = Timestamp::now();
@@ -233,11 +236,16 @@ pub(super) async fn open(
         deleted: Mutex::default(),
         installation,
         departed,
+        classes,
         journal,
         tell: OnceLock::new(),
     });
     let feed = Feed::new(Arc::clone(&cluster));
-    Ok((cluster, Contents { installation, entries, departures, targets }, feed))
+    Ok((
+        cluster,
+        Contents { installation, entries, departures, targets, classes: known_classes },
+        feed,
+    ))
 }
 
 /// Where an object says that its target stands, and what is wanted of it.
@@ -357,6 +365,7 @@ fn lane_of(job: &Job) -> usize {
             Write::Forget(name, _) => name.hash(&mut hasher),
             Write::Seen(_) => "seen".hash(&mut hasher),
             Write::Departed(_) => "departed".hash(&mut hasher),
+            Write::Class { .. } => "classes".hash(&mut hasher),
             Write::Target { name, .. } | Write::Will { name, .. } | Write::Event { name, .. } => {
                 name.hash(&mut hasher);
             }
@@ -386,6 +395,14 @@ impl Cluster {
                 self.remove(&name).await
             }
             Write::Departed(departures) => self.depart(departures).await,
+            Write::Class { class, known } => {
+                if !self.place.leadership.is_held() {
+                    return Err(WriteError::leads_no_more());
+                }
+                let all = self.classes.add(&class, known).await?;
+                self.tell(Learned::Classes(all));
+                Ok(())
+            }
             Write::Target { name, state, event } => {
                 self.must_lead()?;
                 self.journal.append(&name, event).await?;
@@ -729,8 +746,11 @@ impl Cluster {
     /// Reads anew where the targets stand and who has left.
     async fn standings(&self) -> Result<Standings, WriteError> {
         let departures = self.departed.read().await?;
-        let mut standings =
-            Standings { learned: vec![Learned::Departures(departures)], unreadable: Vec::new() };
+        let classes = Learned::Classes(self.classes.read_or_none().await);
+        let mut standings = Standings {
+            learned: vec![Learned::Departures(departures), classes],
+            unreadable: Vec::new(),
+        };
         let mut objects = Vec::new();
         each(&self.onboardings, |object: Onboarding| objects.push(object))
             .await

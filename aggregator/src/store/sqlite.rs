@@ -16,7 +16,7 @@ use crate::roll::Entry;
 use crate::roll::departure::Departure;
 
 /// The version of the tables below, kept in the file as `user_version`.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 const TABLES: &str = "
     CREATE TABLE installation (id TEXT NOT NULL) STRICT;
@@ -39,6 +39,15 @@ const FROM_1_TO_2: &str = "
     ALTER TABLE target ADD COLUMN will TEXT;
     CREATE TABLE departure (node_id TEXT PRIMARY KEY, departure TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE INDEX journal_by_target ON journal (target, id);
+";
+
+/// What version 3 added to version 2.
+const FROM_2_TO_3: &str = "
+    CREATE TABLE node_class (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        class TEXT NOT NULL
+    ) STRICT;
 ";
 
 /// How many lines of the journal are kept at each start: years, unless a network fails all the time.
@@ -90,8 +99,9 @@ impl Database {
             }
         }
         // One after the other, so that a store made today and one brought up to today are the same.
-        for step in
-            [TABLES, FROM_1_TO_2].into_iter().skip(usize::try_from(found).unwrap_or(usize::MAX))
+        for step in [TABLES, FROM_1_TO_2, FROM_2_TO_3]
+            .into_iter()
+            .skip(usize::try_from(found).unwrap_or(usize::MAX))
         {
             database.change_tables(step).map_err(refused)?;
         }
@@ -165,7 +175,19 @@ impl Database {
             let text: String = row.get(1).map_err(refused)?;
             departures.push(decode(path, &format!("departure of node {id}"), &text)?);
         }
-        Ok(Contents { installation, entries, departures, targets })
+
+        let mut classes = Vec::new();
+        let mut stored = self
+            .connection
+            .prepare("SELECT id, class FROM node_class ORDER BY position")
+            .map_err(refused)?;
+        let mut rows = stored.query([]).map_err(refused)?;
+        while let Some(row) = rows.next().map_err(refused)? {
+            let id: String = row.get(0).map_err(refused)?;
+            let text: String = row.get(1).map_err(refused)?;
+            classes.push(decode(path, &format!("node class {id}"), &text)?);
+        }
+        Ok(Contents { installation, entries, departures, targets, classes })
     }
 
     /// The newest lines of the journal, the newest last.
@@ -283,6 +305,15 @@ fn apply(connection: &Connection, write: &Write) -> Result<(), CommitError> {
                 )
                 .map_err(refused)?;
             append(connection, name, event)?;
+        }
+        Write::Class { class, .. } => {
+            let text = serde_json::to_string(class).map_err(encode)?;
+            connection
+                .execute(
+                    "INSERT INTO node_class (id, class) VALUES (?1, ?2)",
+                    params![class.id.to_string(), text],
+                )
+                .map_err(refused)?;
         }
         Write::Event { name, event } => append(connection, name, event)?,
     }

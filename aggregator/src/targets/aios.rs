@@ -5,7 +5,6 @@
 mod amend;
 mod client;
 mod fields;
-mod kubeconfig;
 mod pieces;
 mod python;
 mod reply;
@@ -17,7 +16,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Departed, Destination};
-use crate::cluster_file::{Envelope, Target};
+use crate::cluster_file::{AiosTarget, Envelope};
 use crate::digest::Digest;
 use crate::document::ClusterDocument;
 
@@ -64,7 +63,7 @@ impl Submission {
         mut document: ClusterDocument,
         departed: Departed,
         installation: Uuid,
-        target: &Target,
+        target: &AiosTarget,
     ) -> serde_json::Result<Self> {
         let installation = installation.to_string();
         let info = document.cluster_metadata.entry("additionalInfo").or_insert_with(|| json!({}));
@@ -109,7 +108,7 @@ pub fn envelop(document: &ClusterDocument, envelope: Envelope) -> serde_json::Re
     })
 }
 
-fn obstacle(document: &ClusterDocument, target: &Target) -> Option<String> {
+fn obstacle(document: &ClusterDocument, target: &AiosTarget) -> Option<String> {
     if target.transport.insecure_http {
         return None;
     }

@@ -27,6 +27,8 @@ pub struct Node {
     pub ready: bool,
     /// The GPUs that Kubernetes can allocate on it.
     pub gpus: AllocatableGpus,
+    /// What its kubelet has for pods' ephemeral storage, in bytes.
+    pub ephemeral_bytes: Option<u64>,
 }
 
 /// Why no agent can run on a Node.
@@ -141,6 +143,11 @@ impl Node {
                 .flatten()
                 .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             gpus: allocatable(&status.allocatable.unwrap_or_default(), &labels),
+            ephemeral_bytes: status
+                .capacity
+                .as_ref()
+                .and_then(|capacity| capacity.get("ephemeral-storage"))
+                .and_then(whole),
             node_id: labels.get(NODE_ID_LABEL).and_then(|id| id.parse().ok()),
             labels: labels
                 .into_iter()
@@ -227,8 +234,8 @@ fn allocatable(
 
 /// A quantity that is a whole number; `None`: it is none, or none that fits.
 ///
-/// Extended resources are whole numbers, which the API server writes in their shortest form: `8`, and `2k` for
-/// 2000. Source: Kubernetes documentation, "Quantity".
+/// Extended resources and bytes are whole numbers, which the API server writes in their shortest form: `8`,
+/// and `2k` for 2000. Source: Kubernetes documentation, "Quantity".
 fn whole(quantity: &Quantity) -> Option<u64> {
     let text = quantity.0.as_str();
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -240,7 +247,9 @@ fn whole(quantity: &Quantity) -> Option<u64> {
         "G" => 1_000_000_000,
         "Ki" => 1 << 10,
         "Mi" => 1 << 20,
+        "T" => 1_000_000_000_000,
         "Gi" => 1 << 30,
+        "Ti" => 1 << 40,
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(factor)
@@ -273,6 +282,7 @@ mod tests {
             cordoned: false,
             ready: false,
             gpus: AllocatableGpus::default(),
+            ephemeral_bytes: None,
         }
     }
 

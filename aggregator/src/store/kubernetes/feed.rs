@@ -39,11 +39,11 @@ impl Feed {
         let _is_set = cluster.tell.set(Box::new(tell));
         let mut inventories = pin!(watch(cluster.inventories.clone(), watcher::Config::default()));
         let mut onboardings = pin!(watch(cluster.onboardings.clone(), watcher::Config::default()));
-        let (departures, installation) = (Book::Departures.as_str(), Book::Installation.as_str());
-        let books = format!("{BOOK_LABEL} in ({departures},{installation})");
+        let books = [Book::Departures, Book::Installation, Book::Classes].map(Book::as_str);
+        let books = format!("{BOOK_LABEL} in ({})", books.join(","));
         let books = watcher::Config::default().labels(&books);
         let mut ledgers = pin!(watch(cluster.departed.ledgers().clone(), books));
-        let mut is_installed = false;
+        let mut there = HashSet::new();
         let mut listed = HashSet::new();
         let mut troubles = Troubles::default();
         loop {
@@ -60,7 +60,7 @@ impl Feed {
                 }
                 Some(event) = ledgers.next() => {
                     if let Some(event) = troubles.sift("ledgers", event) {
-                        cluster.page(event, &mut is_installed).await;
+                        cluster.page(event, &mut there).await;
                     }
                 }
             }
@@ -104,25 +104,50 @@ impl Cluster {
         }
     }
 
-    async fn page(&self, event: Event<Ledger>, is_installed: &mut bool) {
+    async fn page(&self, event: Event<Ledger>, there: &mut HashSet<&'static str>) {
         match &event {
-            Event::Apply(page) | Event::InitApply(page) => match page.spec.book {
-                Book::Installation => *is_installed = true,
-                Book::Departures => self.tell(Learned::Departures(self.departed.told(page))),
-                Book::Journal => {}
-            },
-            Event::Init => *is_installed = false,
-            Event::Delete(page) if page.spec.book == Book::Installation => *is_installed = false,
-            Event::Delete(_) | Event::InitDone => {}
+            Event::Apply(page) | Event::InitApply(page) => {
+                there.insert(page.spec.book.as_str());
+                match page.spec.book {
+                    Book::Departures => self.tell(Learned::Departures(self.departed.told(page))),
+                    Book::Classes => match self.classes.told(page) {
+                        Ok(classes) => self.tell(Learned::Classes(classes)),
+                        Err(error) => unreadable("ledger", page, &error),
+                    },
+                    Book::Installation | Book::Journal => {}
+                }
+            }
+            Event::Init => there.clear(),
+            Event::Delete(page) => {
+                there.remove(page.spec.book.as_str());
+            }
+            Event::InitDone => {}
         }
+        let is_short = match &event {
+            Event::Apply(page) => {
+                page.spec.book == Book::Classes && self.classes.are_missing_in(page)
+            }
+            _ => false,
+        };
         let is_listed = matches!(event, Event::InitDone | Event::Delete(_));
-        if is_listed && !*is_installed {
+        if is_listed && !there.contains(Book::Installation.as_str()) {
             let (ledgers, namespace) = (self.departed.ledgers(), &self.place.namespace);
             match ledger::restore_installation(ledgers, namespace, self.installation).await {
                 Ok(()) => log::warn!("the installation's id was deleted, and is written again"),
                 Err(error) => {
                     log::error!(error:% = error;
                         "the installation's id was deleted: after a restart the entries in the networks are taken for another's");
+                }
+            }
+        }
+        if is_short || is_listed && !there.contains(Book::Classes.as_str()) {
+            match self.classes.restore().await {
+                Ok(true) => log::warn!("the node classes were deleted, and are written again"),
+                // Nobody has any, or another aggregator was quicker.
+                Ok(false) | Err(WriteError::Overtaken { .. }) => {}
+                Err(error) => {
+                    log::error!(error:% = error;
+                        "the node classes were deleted: after a restart new machines are given other classes");
                 }
             }
         }

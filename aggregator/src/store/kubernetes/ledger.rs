@@ -1,4 +1,7 @@
-//! What is written down in pages: the installation's id, the nodes that have left, the journal.
+//! What is written down in pages: the installation's id, the nodes that have left, the node classes,
+//! the journal.
+
+use std::sync::PoisonError;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
@@ -8,11 +11,13 @@ use uuid::Uuid;
 
 use super::objects::{BOOK_LABEL, Book, Ledger, ledger};
 use super::{Failed, TRIES, encode, overtaken, request};
+use crate::class::NodeClass;
 use crate::roll::departure::Departure;
 use crate::store::{Event, HistoryOf, JournalLine, WriteError};
 
 const INSTALLATION: &str = "installation";
 const DEPARTURES: &str = "departures";
+const CLASSES: &str = "classes";
 
 /// A page of the journal is full with this many lines, or this many bytes: each line that is added
 /// writes it anew.
@@ -194,6 +199,123 @@ impl Departed {
 /// What a page says; a line that is not understood was written by hand, and says nothing.
 fn departures(page: &Ledger) -> Vec<Departure> {
     page.spec.lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// The node classes, on one page. Only whoever leads adds to it; none is ever taken away.
+pub(super) struct Classes {
+    ledgers: Api<Ledger>,
+    namespace: String,
+    /// All that were ever seen, in the order in which they came.
+    known: std::sync::Mutex<Vec<NodeClass>>,
+}
+
+impl Classes {
+    pub(super) fn new(ledgers: Api<Ledger>, namespace: &str) -> Self {
+        Self { ledgers, namespace: namespace.to_owned(), known: std::sync::Mutex::default() }
+    }
+
+    /// All of them, as the store holds them now.
+    pub(super) async fn read(&self) -> Result<Vec<NodeClass>, WriteError> {
+        let page = self.page().await?;
+        let stored = page.as_ref().map_or(Ok(Vec::new()), classes);
+        Ok(self.noted(stored.map_err(|error| unreadable_page(&error))?))
+    }
+
+    /// The same; none where the page cannot be read or understood. That keeps new classes from being made,
+    /// and nothing else.
+    pub(super) async fn read_or_none(&self) -> Vec<NodeClass> {
+        self.read().await.unwrap_or_else(|error| {
+            log::error!(error:% = error; "the node classes cannot be read, and no new one is made");
+            Vec::new()
+        })
+    }
+
+    /// The page as the feed tells it.
+    pub(super) fn told(&self, page: &Ledger) -> serde_json::Result<Vec<NodeClass>> {
+        classes(page).map(|stored| self.noted(stored))
+    }
+
+    /// Adds one, unless there are others than those that were known when it was decided on.
+    pub(super) async fn add(
+        &self,
+        class: &NodeClass,
+        known: usize,
+    ) -> Result<Vec<NodeClass>, WriteError> {
+        let page = self.page().await?;
+        let stored = page.as_ref().map_or(Ok(Vec::new()), classes);
+        // What somebody has taken away by hand is written again with it.
+        let mut all = self.noted(stored.map_err(|error| unreadable_page(&error))?);
+        if all.len() != known {
+            return Err(overtaken("ledger", CLASSES));
+        }
+        all.push(class.clone());
+        self.write(page, &all).await?;
+        Ok(self.noted(all))
+    }
+
+    /// Whether a page lacks some that are known.
+    pub(super) fn are_missing_in(&self, page: &Ledger) -> bool {
+        classes(page).is_ok_and(|stored| stored.len() < self.noted(stored).len())
+    }
+
+    /// Writes them again, where somebody has deleted the page, or lines of it: without them a machine that
+    /// comes would be given a class of its own.
+    pub(super) async fn restore(&self) -> Result<bool, WriteError> {
+        let page = self.page().await?;
+        let stored = page.as_ref().map_or(Ok(Vec::new()), classes);
+        let stored = stored.map_err(|error| unreadable_page(&error))?;
+        let count = stored.len();
+        let all = self.noted(stored);
+        if all.len() == count {
+            return Ok(false);
+        }
+        self.write(page, &all).await.map(|()| true)
+    }
+
+    async fn write(&self, page: Option<Ledger>, all: &[NodeClass]) -> Result<(), WriteError> {
+        let lines = all.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>();
+        let lines = lines.map_err(|error| encode(&error))?;
+        let params = PostParams::default();
+        let outcome = if let Some(mut stored) = page {
+            stored.spec.lines = lines;
+            let replace = self.ledgers.replace(CLASSES, &params, &stored);
+            request("PUT", &self.ledgers, CLASSES, replace).await
+        } else {
+            let mut new = ledger(&self.namespace, CLASSES, Book::Classes, 0);
+            new.spec.lines = lines;
+            request("POST", &self.ledgers, "", self.ledgers.create(&params, &new)).await
+        };
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(Failed { code: Some(404 | 409), .. }) => Err(overtaken("ledger", CLASSES)),
+            Err(failed) => Err(failed.into()),
+        }
+    }
+
+    async fn page(&self) -> Result<Option<Ledger>, WriteError> {
+        let get = self.ledgers.get_opt(CLASSES);
+        request("GET", &self.ledgers, CLASSES, get).await.map_err(WriteError::from)
+    }
+
+    /// Remembers what was seen, and tells all.
+    fn noted(&self, seen: Vec<NodeClass>) -> Vec<NodeClass> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for class in seen {
+            if !known.iter().any(|it| it.id == class.id) {
+                known.push(class);
+            }
+        }
+        known.clone()
+    }
+}
+
+/// What a page says. A class that is not understood must not be given to others anew.
+fn classes(page: &Ledger) -> serde_json::Result<Vec<NodeClass>> {
+    page.spec.lines.iter().map(|line| serde_json::from_str(line)).collect()
+}
+
+fn unreadable_page(error: &serde_json::Error) -> WriteError {
+    WriteError::Refused { reason: format!("the ledger {CLASSES} cannot be understood: {error}") }
 }
 
 /// The journal, in pages that are numbered.

@@ -257,6 +257,8 @@ pub(super) enum Book {
     Installation,
     /// The nodes that have left.
     Departures,
+    /// The node classes.
+    Classes,
     /// What was done for the targets.
     Journal,
 }
@@ -269,6 +271,7 @@ impl Book {
         match self {
             Self::Installation => "installation",
             Self::Departures => "departures",
+            Self::Classes => "classes",
             Self::Journal => "journal",
         }
     }

@@ -5,20 +5,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request};
 use rollcall_daemon::http::{below, is_confidential};
-use rollcall_daemon::secret::Secret;
+use rollcall_daemon::secret::{Secret, warn_if_exposed};
 use rollcall_report::error_chain;
 use serde_json::{Value, json};
 use url::Url;
 
 use super::amend::{Amendment, Amendments};
-use super::kubeconfig::{self, Kubeconfig};
 use super::reply::{
     Reading, compare, judge_change, judge_create, judge_infrastructure, judge_read, judge_task,
     verbatim,
 };
 use super::secrets::{mask_fields, redact};
 use super::{Submission, envelop, first_piece};
-use crate::cluster_file::{Envelope, Infrastructure, Target};
+use crate::cluster_file::{AiosTarget, Envelope, Infrastructure};
+use crate::targets::kubeconfig::Kubeconfig;
 use crate::targets::transport::{ExchangeError, Transport, TransportError};
 use crate::targets::{Held, Known, Outgoing, Scheduled, Task, Verdict};
 
@@ -68,10 +68,10 @@ impl Client {
     /// # Errors
     ///
     /// When a certificate, a key or the proxy of the target is of no use.
-    pub fn new(target: &Target) -> Result<Self, TransportError> {
+    pub fn new(target: &AiosTarget) -> Result<Self, TransportError> {
         let transport = |url: &Url| Transport::new(&target.transport, url);
         let infrastructure = target.infrastructure.as_ref().map(|declared| {
-            kubeconfig::warn_if_exposed(declared);
+            warn_if_exposed(&declared.kubeconfig_file);
             Ok((transport(&declared.tasks_url)?, declared.clone()))
         });
         let client = Self {
@@ -168,7 +168,8 @@ impl Client {
     /// The infrastructure's kubeconfig as it is now; `None`: no infrastructure is declared.
     fn kubeconfig(&self) -> Option<Result<Kubeconfig, String>> {
         let (_, declared) = self.infrastructure.as_ref()?;
-        let kubeconfig = Kubeconfig::read(&declared.kubeconfig_file);
+        let kubeconfig =
+            Kubeconfig::read(&declared.kubeconfig_file, "infrastructure.kubeconfigFile");
         Some(kubeconfig.map_err(|error| error_chain(&error)))
     }
 

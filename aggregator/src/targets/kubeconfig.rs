@@ -1,13 +1,10 @@
-//! The kubeconfig that a network's infrastructure is made with: an object of JSON, whole in itself,
-//! and secret.
+//! A kubeconfig that a network is given: an object of JSON, whole in itself, and secret.
 
 use std::path::{Path, PathBuf};
 
-use rollcall_daemon::secret::{self, Secret, SecretError, read_secret_file};
+use rollcall_daemon::secret::{Secret, SecretError, read_secret_file};
 use serde_json::Value;
 use thiserror::Error;
-
-use crate::cluster_file::Infrastructure;
 
 /// A kubeconfig as it is sent.
 pub(super) struct Kubeconfig(Value);
@@ -15,19 +12,42 @@ pub(super) struct Kubeconfig(Value);
 /// Why a kubeconfig is of no use.
 #[derive(Debug, Error)]
 pub(super) enum KubeconfigError {
-    #[error("the target's infrastructure.kubeconfigFile")]
-    Unreadable { source: SecretError },
+    #[error("the target's {key}")]
+    Unreadable { key: &'static str, source: SecretError },
     /// What is wrong is not told: the lines around it hold secrets.
     #[error(
-        "the target's infrastructure.kubeconfigFile: {} is no kubeconfig: it must be YAML or JSON with clusters, users and contexts",
+        "the target's {key}: {} is no kubeconfig: it must be YAML or JSON with clusters, users and contexts",
         path.display()
     )]
-    Invalid { path: PathBuf },
+    Invalid { key: &'static str, path: PathBuf },
     #[error(
-        "the target's infrastructure.kubeconfigFile: {} names a file or a program ({key}) that only this machine has: make a whole one with kubectl config view --raw --flatten --minify, with a token or a client certificate in the place of a program",
+        "the target's {key}: {} names a file or a program ({reference}) that only this machine has: make a whole one with kubectl config view --raw --flatten --minify, with a token or a client certificate in the place of a program",
         path.display()
     )]
-    NotWhole { path: PathBuf, key: &'static str },
+    NotWhole { key: &'static str, path: PathBuf, reference: &'static str },
+}
+
+/// Why a text is of no use as a kubeconfig for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Useless {
+    /// It is none.
+    Invalid,
+    /// It names what only some machine has, with this key.
+    Reference(&'static str),
+}
+
+impl Useless {
+    /// What is wrong with it.
+    pub(super) fn words(self) -> String {
+        match self {
+            Self::Invalid => {
+                "is none: it must be YAML or JSON with clusters, users and contexts".to_owned()
+            }
+            Self::Reference(key) => {
+                format!("names a file or a program ({key}) that the network has not")
+            }
+        }
+    }
 }
 
 /// Keys whose values only this machine can follow.
@@ -44,19 +64,28 @@ const REFERENCES: [&str; 6] = [
 const SHORTEST: usize = 8;
 
 impl Kubeconfig {
-    /// Reads it anew each time: it may be replaced.
-    pub(super) fn read(path: &Path) -> Result<Self, KubeconfigError> {
+    /// Reads it anew each time: it may be replaced. `key` is the cluster file's.
+    pub(super) fn read(path: &Path, key: &'static str) -> Result<Self, KubeconfigError> {
         let text =
-            read_secret_file(path).map_err(|source| KubeconfigError::Unreadable { source })?;
-        let invalid = || KubeconfigError::Invalid { path: path.to_owned() };
+            read_secret_file(path).map_err(|source| KubeconfigError::Unreadable { key, source })?;
+        Self::parse(text.expose()).map_err(|useless| match useless {
+            Useless::Invalid => KubeconfigError::Invalid { key, path: path.to_owned() },
+            Useless::Reference(reference) => {
+                KubeconfigError::NotWhole { key, path: path.to_owned(), reference }
+            }
+        })
+    }
+
+    /// A kubeconfig's text, YAML or JSON.
+    pub(super) fn parse(text: &str) -> Result<Self, Useless> {
         let content: Value =
-            serde_saphyr::from_str(text.expose()).map_err(|_may_show_secrets| invalid())?;
+            serde_saphyr::from_str(text).map_err(|_may_show_secrets| Useless::Invalid)?;
         let is_list = |key| content.get(key).is_some_and(Value::is_array);
         if !["clusters", "users", "contexts"].into_iter().all(is_list) {
-            return Err(invalid());
+            return Err(Useless::Invalid);
         }
         match reference(&content) {
-            Some(key) => Err(KubeconfigError::NotWhole { path: path.to_owned(), key }),
+            Some(key) => Err(Useless::Reference(key)),
             None => Ok(Self(content)),
         }
     }
@@ -103,11 +132,6 @@ fn reference(value: &Value) -> Option<&'static str> {
     }
 }
 
-/// Warns where every user of the machine can read it.
-pub(super) fn warn_if_exposed(declared: &Infrastructure) {
-    secret::warn_if_exposed(&declared.kubeconfig_file);
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -137,7 +161,7 @@ mod tests {
             ),
         ] {
             fs::write(&path, text).expect("written");
-            let said = match Kubeconfig::read(&path) {
+            let said = match Kubeconfig::read(&path, "infrastructure.kubeconfigFile") {
                 Ok(_) => String::new(),
                 Err(error) => rollcall_report::error_chain(&error),
             };
@@ -153,7 +177,8 @@ mod tests {
         let path = folder.path().join("kubeconfig");
         let text = "clusters: []\ncontexts: []\nusers: [{name: u, user: {token: tttttttt, client-key-data: kkkkkkkk, password: pppppppp}}]\n";
         fs::write(&path, text).expect("written");
-        let kubeconfig = Kubeconfig::read(&path).expect("a kubeconfig");
+        let kubeconfig =
+            Kubeconfig::read(&path, "infrastructure.kubeconfigFile").expect("a kubeconfig");
         let secrets = kubeconfig.secrets();
         let found: Vec<&str> = secrets.iter().map(Secret::expose).collect();
         assert_eq!(found, ["tttttttt", "kkkkkkkk", "pppppppp"]);
