@@ -29,6 +29,10 @@ build: prerequisites ## Builds all programs.
 test: prerequisites ## Passes all tests that need no cluster.
 	@# What the probes are compared with, and devices are made with; without them, tests show as not run.
 	-@command -v ethtool >/dev/null && command -v ip >/dev/null || tests/install.sh ethtool iproute2
+	@# InterLink's way to the API, in tests.
+	@PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v nginx >/dev/null || tests/install.sh nginx-light
+	@# Certificates, in tests.
+	@command -v openssl >/dev/null || tests/install.sh openssl
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace
 	tests/demo.sh $(TARGET_DIR)/debug </dev/null

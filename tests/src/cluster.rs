@@ -113,6 +113,20 @@ impl Cluster {
         &self.kubeconfig
     }
 
+    /// The kubeconfig of somebody whom the administrator acts for: what that one writes is told by the
+    /// audit log from what all others write.
+    ///
+    /// # Panics
+    ///
+    /// When kubectl does not give the administrator's.
+    #[expect(clippy::indexing_slicing, reason = "kubectl's own JSON has one user")]
+    pub fn kubeconfig_as(&self, user: &str) -> String {
+        let view = ["config", "view", "--raw", "--flatten", "--minify", "--output", "json"];
+        let mut kubeconfig = json(&self.kubectl(&view));
+        kubeconfig["users"][0]["user"]["as"] = user.into();
+        kubeconfig.to_string()
+    }
+
     /// Runs kubectl with some input and returns what it printed.
     ///
     /// # Errors
@@ -300,6 +314,23 @@ impl Cluster {
     /// As [`Self::stop_api_server`], and when the command fails.
     pub fn run_on(&self, machine: &str, command: &[&str]) -> String {
         self.script("run", &[&[machine], command].concat())
+    }
+
+    /// Makes an image of a program of this machine and the libraries that it is linked to, and gives it
+    /// to every node.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::stop_api_server`], and when the image cannot be made.
+    pub fn load_program(&self, program: &Path, image: &str) {
+        let folder = tempfile::tempdir();
+        let folder = folder.unwrap_or_else(|error| panic!("no temporary folder: {error}"));
+        let name = program.file_name().unwrap_or_default();
+        let tar = folder.path().join(name).with_extension("tar");
+        let mut script = Command::new("bash");
+        script.arg(format!("{SCRIPTS}/image.sh")).arg(program).arg(image).arg(&tar);
+        output(script, "").unwrap_or_else(|said| panic!("image.sh {image}: {said}"));
+        self.script("load", &[&tar.to_string_lossy()]);
     }
 
     /// What was written to the API server since the bed is up, oldest first: audit events.

@@ -11,15 +11,19 @@
 )]
 #![expect(clippy::print_stdout, reason = "how long things took is shown with --nocapture")]
 
+mod aichor;
 mod bed;
 mod departures;
 mod edits;
 mod host;
 mod identity;
+mod inference_model_manager;
 mod install;
+mod interlink;
 mod outage;
 mod replicas;
 mod rights;
+mod unikorn;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         ("labels_are_kept_and_adopted", Need::Bed, identity::labels_are_kept_and_adopted),
         ("no_id_stands_twice", Need::Bed, identity::no_id_stands_twice),
         ("rights_are_as_documented", Need::Bed, rights::rights_are_as_documented),
+        ("plugins_reach_the_api", Need::Bed, interlink::plugins_reach_the_api),
         (
             "a_leader_that_is_killed_is_followed",
             Need::Server,
@@ -64,6 +69,26 @@ fn main() -> ExitCode {
         ("deleted_nodes_leave_the_entry", Need::Server, departures::deleted_nodes_leave_the_entry),
         ("mistakes_take_nothing_away", Need::Server, departures::mistakes_take_nothing_away),
         ("edits_are_put_right", Need::Server, edits::edits_are_put_right),
+        (
+            "the_inference_model_managers_prerequisites_are_found",
+            Need::Bed,
+            inference_model_manager::prerequisites_are_found,
+        ),
+        ("classes_are_for_ever", Need::Server, unikorn::classes_are_for_ever),
+        ("the_region_is_declared", Need::Nodes, unikorn::the_region_is_declared),
+        ("aichor_its_token_can_what_it_must", Need::Nodes, aichor::its_token_can_what_it_must),
+        (
+            "aichor_preparing_twice_changes_nothing",
+            Need::Nodes,
+            aichor::preparing_twice_changes_nothing,
+        ),
+        (
+            "aichor_a_rule_that_is_missing_is_named",
+            Need::Nodes,
+            aichor::a_rule_that_is_missing_is_named,
+        ),
+        ("aichor_what_is_wrong_is_named", Need::Nodes, aichor::what_is_wrong_is_named),
+        ("aichor_checks_change_nothing", Need::Bed, aichor::checks_change_nothing),
         // Last: the cluster's own programs take their time to come back.
         (
             "a_deployment_outlasts_the_api_server",
