@@ -74,8 +74,8 @@ fn main() -> ExitCode {
             Need::Bed,
             inference_model_manager::prerequisites_are_found,
         ),
-        ("classes_are_for_ever", Need::Server, unikorn::classes_are_for_ever),
-        ("the_region_is_declared", Need::Nodes, unikorn::the_region_is_declared),
+        ("unikorn_classes_are_for_ever", Need::Server, unikorn::classes_are_for_ever),
+        ("unikorn_region_is_declared", Need::Nodes, unikorn::the_region_is_declared),
         ("aichor_its_token_can_what_it_must", Need::Nodes, aichor::its_token_can_what_it_must),
         (
             "aichor_preparing_twice_changes_nothing",

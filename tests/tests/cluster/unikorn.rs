@@ -53,8 +53,8 @@ struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn new(cluster: &'a Cluster) -> Self {
-        let namespace = cluster.namespace("unikorn");
+    fn new(cluster: &'a Cluster, purpose: &str) -> Self {
+        let namespace = cluster.namespace(purpose);
         let mut world = Self {
             cluster,
             namespace,
@@ -316,7 +316,7 @@ fn entries(region: &Value) -> BTreeMap<String, Value> {
 
 pub(super) fn classes_are_for_ever(cluster: &Cluster) {
     let _kinds = Kinds::declare(cluster);
-    let mut world = World::new(cluster);
+    let mut world = World::new(cluster, "classes");
     world.start_aggregator("r1");
     world.start_aggregator("r2");
     world.start_agents("r2");
@@ -470,7 +470,7 @@ fn nothing_was_written(cluster: &Cluster) {
 
 pub(super) fn the_region_is_declared(cluster: &Cluster) {
     let _kinds = Kinds::declare(cluster);
-    let mut world = World::new(cluster);
+    let mut world = World::new(cluster, "region");
     cluster.apply(include_str!("region-crd.yaml"));
     let crd = "customresourcedefinition/regions.region.unikorn-cloud.org";
     cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", crd]);
