@@ -44,13 +44,13 @@ impl Feed {
         let books = watcher::Config::default().labels(&books);
         let mut ledgers = pin!(watch(cluster.departed.ledgers().clone(), books));
         let mut there = HashSet::new();
-        let mut listed = HashSet::new();
+        let mut listing = Listing::default();
         let mut troubles = Troubles::default();
         loop {
             tokio::select! {
                 Some(event) = inventories.next() => {
                     if let Some(event) = troubles.sift("nodeinventories", event) {
-                        cluster.inventory(event, &mut listed);
+                        cluster.inventory(event, &mut listing);
                     }
                 }
                 Some(event) = onboardings.next() => {
@@ -79,21 +79,23 @@ impl Feed {
 }
 
 impl Cluster {
-    fn inventory(&self, event: Event<NodeInventory>, listed: &mut HashSet<NodeName>) {
+    fn inventory(&self, event: Event<NodeInventory>, listing: &mut Listing) {
         match event {
-            Event::Init => listed.clear(),
+            Event::Init => {
+                let nodes = self.nodes();
+                let known = nodes.iter().map(|(name, known)| (name.clone(), known.uid.clone()));
+                *listing = Listing { before: known.collect(), listed: HashSet::new() };
+            }
             Event::InitApply(object) => {
-                listed.extend(name_of(&object));
+                listing.listed.extend(name_of(&object));
                 self.apply(&object, true);
             }
             Event::Apply(object) => self.apply(&object, false),
             Event::InitDone => {
-                let known = self.nodes().clone();
-                let absent = known.into_iter().filter(|(name, _)| !listed.contains(name));
-                for (name, known) in absent {
-                    self.apply_gone(&name, &known.uid);
+                let Listing { before, listed } = std::mem::take(listing);
+                for (name, uid) in before.into_iter().filter(|(name, _)| !listed.contains(name)) {
+                    self.apply_gone(&name, &uid);
                 }
-                listed.clear();
             }
             Event::Delete(object) => {
                 let uid = object.metadata.uid.as_deref().unwrap_or_default();
@@ -201,6 +203,16 @@ impl Cluster {
         }
         self.tell(Learned::Target { name, state: state.map(Box::new), will: Box::new(will) });
     }
+}
+
+/// A list that is under way.
+#[derive(Default)]
+struct Listing {
+    /// The objects that were known before it was asked for, and their UIDs: of these, those that it lacks
+    /// are gone. One that we make meanwhile may be too young for it.
+    before: Vec<(NodeName, String)>,
+    /// What it holds.
+    listed: HashSet<NodeName>,
 }
 
 /// What is in the way of seeing a kind's objects, so that it is said once.
