@@ -165,8 +165,7 @@ impl Wire {
             builder = builder.tls_backend_preconfigured(config);
         }
         if let (Some(host), false) = (url.domain(), addresses.is_empty()) {
-            // A proxy would look for the name itself.
-            builder = builder.no_proxy().resolve_to_addrs(host, addresses);
+            builder = builder.resolve_to_addrs(host, addresses);
         }
         let http = builder.build();
         let http = http.map_err(|error| format!("no HTTP client: {}", error_chain(&error)))?;

@@ -1,6 +1,6 @@
 //! `document`: what a target is told, exactly.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -171,8 +171,9 @@ fn written(value: &impl Serialize, format: Format) -> Result<String, Failure> {
 pub(super) fn write_secret(path: &Path, text: &str) -> Result<(), Failure> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let written = file.and_then(|mut file| {
-        writeln!(file, "{}", text.trim_end())?;
-        file.sync_all()
+        let written = writeln!(file, "{}", text.trim_end()).and_then(|()| file.sync_all());
+        // A part of it would be in the way of the next try, and be taken for the whole.
+        written.inspect_err(|_told_below| drop(fs::remove_file(path)))
     });
     written.map_err(|source| {
         let hint = match source.kind() {

@@ -396,9 +396,7 @@ impl Cluster {
             }
             Write::Departed(departures) => self.depart(departures).await,
             Write::Class { class, known } => {
-                if !self.place.leadership.is_held() {
-                    return Err(WriteError::leads_no_more());
-                }
+                self.must_lead()?;
                 let all = self.classes.add(&class, known).await?;
                 self.tell(Learned::Classes(all));
                 Ok(())
