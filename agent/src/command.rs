@@ -17,9 +17,9 @@ use crate::config::{
     CaptureConfig, Command, ExplainConfig, NodeConfig, NvmlConfig, Output, RunConfig,
 };
 use crate::explain::{self, ExplanationView};
-use crate::health::Watch;
+use crate::health::{self, Watch};
 use crate::host::{HostRoot, ReadError};
-use crate::identity::{IdentityError, identify};
+use crate::identity::{IdentityError, check_own_name, identify};
 use crate::probe::nvml_answers::Answers;
 use crate::probe::{Prober, Survey, nvml_child};
 use crate::report;
@@ -32,7 +32,7 @@ use crate::run::{RunError, run};
 /// When it could not be done.
 pub fn execute(command: Command) -> Result<(), CommandError> {
     match command {
-        Command::Run(config) => run_until_signalled(config),
+        Command::Run(config) => run_until_signalled(*config),
         Command::Probe(config) => print_report(&config),
         Command::Explain(config) => explain(&config),
         Command::Capture(config) => capture(&config),
@@ -45,8 +45,9 @@ pub fn execute(command: Command) -> Result<(), CommandError> {
 fn runtime() -> Result<Runtime, CommandError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // One for the probe, one for the name of the aggregator.
-        .max_blocking_threads(2)
+        // One for the probe, one for the files to report with, one for the name of the aggregator: the
+        // first two may hang, and then nothing else waits for them.
+        .max_blocking_threads(3)
         .build()
         .map_err(|source| CommandError::Runtime { source })
 }
@@ -69,8 +70,8 @@ fn run_until_signalled(config: RunConfig) -> Result<(), CommandError> {
 fn print_report(config: &NodeConfig) -> Result<(), CommandError> {
     let Taken { identity, survey, .. } = take(config, open(config)?)?;
     let report = report::build(identity, survey, &mut Watch::default(), SystemTime::now());
-    for (subject, reason) in report.inventory.failures() {
-        log::warn!(subject:% = subject, reason = reason; "probe failed");
+    for (reason, subjects) in health::reasons(&report.inventory) {
+        log::warn!(subject = health::list(&subjects), error = reason; "probe failed");
     }
     if let Err(error) = report.check() {
         log::warn!(error = error_chain(&error); "an aggregator will refuse this report");
@@ -126,6 +127,9 @@ fn open(config: &NodeConfig) -> Result<HostRoot, CommandError> {
 fn take(config: &NodeConfig, root: HostRoot) -> Result<Taken, CommandError> {
     let identity = identify(&root, config.node_name.clone(), config.node_id.clone())
         .map_err(|source| CommandError::Identity { source })?;
+    if let Err(error) = check_own_name(config.node_name.as_ref(), &identity) {
+        log::warn!(error = error_chain(&error); "the agent will not run like this");
+    }
     let mut prober = Prober::new(root, config.probe_options());
     let runtime = runtime()?;
     let survey = runtime.block_on(prober.probe());
@@ -150,10 +154,14 @@ impl CommandError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Run { source: RunError::NewContainer } => NEW_CONTAINER,
+            Self::Run { source: RunError::NoKubernetes } => WRONG_USAGE,
             _ => 1,
         }
     }
 }
+
+/// The exit code of what only a person can mend.
+const WRONG_USAGE: u8 = 2;
 
 /// The exit code that asks for a new container.
 const NEW_CONTAINER: u8 = 4;

@@ -11,12 +11,14 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
 use rollcall_daemon::http::{InvalidServiceUrl, check_service_url, is_confidential};
+use rollcall_daemon::usage;
 use rollcall_report::{NodeId, NodeName};
 use thiserror::Error;
 use url::Url;
 
 use crate::probe::{ProbeOptions, nvml_child};
 use crate::schedule::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
+use crate::trust::{OwnFiles, TrustFiles};
 
 /// Probes the hardware of its node and reports it to rollcall's aggregator.
 #[derive(Debug, Parser)]
@@ -40,7 +42,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Reports this node to an aggregator, again and again.
-    Run(RunConfig),
+    Run(Box<RunConfig>),
     /// Prints the report of this node as JSON.
     Probe(NodeConfig),
     /// Shows what each number is made of: what counts, what does not, and by which rule.
@@ -97,8 +99,10 @@ pub struct NvmlConfig {
 /// What to probe, and whose it is.
 #[derive(Debug, Clone, Args)]
 pub struct NodeConfig {
-    /// The Kubernetes Node's name; also taken from `NODE_NAME`, else the host's name.
-    #[arg(long, env = node_name_variable(), value_name = "NAME")]
+    /// The Kubernetes Node's name; else taken from `ROLLCALL_NODE_NAME` or `NODE_NAME`, else the host's
+    /// name.
+    // Which variable it is depends on what is set; the text names both.
+    #[arg(long, env = node_name_variable(), hide_env = true, value_name = "NAME")]
     pub node_name: Option<NodeName>,
     /// The node id to propose; else it is made from the node's name.
     #[arg(long, env = "ROLLCALL_NODE_ID", value_name = "ID")]
@@ -135,9 +139,16 @@ pub struct RunConfig {
     /// The aggregator's URL.
     #[arg(long, env = "ROLLCALL_AGGREGATOR", value_name = "URL")]
     pub aggregator: Url,
-    /// The file with the token to report with; read again for every report.
+    /// The file with the token to report with; read again for every report. May be left out with a
+    /// client certificate.
     #[arg(long, env = "ROLLCALL_TOKEN_FILE", value_name = "FILE")]
-    pub token_file: PathBuf,
+    pub token_file: Option<PathBuf>,
+    /// This node's certificate, PEM, which names the node; read again when it changes.
+    #[arg(long, env = "ROLLCALL_CLIENT_CERT", value_name = "FILE", requires = "client_key")]
+    pub client_cert: Option<PathBuf>,
+    /// The key of this node's certificate, PEM.
+    #[arg(long, env = "ROLLCALL_CLIENT_KEY", value_name = "FILE", requires = "client_cert")]
+    pub client_key: Option<PathBuf>,
     /// Where metrics and probes are served.
     #[arg(long, env = "ROLLCALL_LISTEN", default_value = "127.0.0.1:7656", value_name = "ADDR")]
     pub listen: SocketAddr,
@@ -178,6 +189,26 @@ pub struct StampConfig {
     pub kubeconfig: Option<PathBuf>,
 }
 
+impl RunConfig {
+    /// The files of TLS.
+    pub fn trust_files(&self) -> TrustFiles {
+        let own = self.client_cert.clone().zip(self.client_key.clone());
+        let own = own.map(|(cert, key)| OwnFiles { cert, key });
+        TrustFiles { ca: self.ca_file.clone(), own }
+    }
+
+    /// Whether there is something to report with, and it can be.
+    fn check_credentials(&self) -> Result<(), InvalidCredentials> {
+        if self.client_cert.is_some() && self.aggregator.scheme() == "http" {
+            Err(InvalidCredentials::PlainHttp)
+        } else if self.token_file.is_none() && self.client_cert.is_none() {
+            Err(InvalidCredentials::None)
+        } else {
+            Ok(())
+        }
+    }
+}
+
 impl NodeConfig {
     /// What the probes are told.
     pub fn probe_options(&self) -> ProbeOptions {
@@ -190,6 +221,11 @@ impl NodeConfig {
     }
 }
 
+/// All of the command line, for man pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 impl Cli {
     /// Reads the command line and the environment.
     ///
@@ -197,10 +233,13 @@ impl Cli {
     ///
     /// On wrong usage, and where help or the version is asked for.
     pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let cli = Self::try_parse_from(args)?;
+        let cli = Self::try_parse_from(args).map_err(usage::without_passwords)?;
         if let Command::Run(config) = &cli.command {
             check_aggregator(&config.aggregator, config.insecure_http)
                 .map_err(|error| Self::command().error(ErrorKind::ValueValidation, error))?;
+            config
+                .check_credentials()
+                .map_err(|error| Self::command().error(ErrorKind::ArgumentConflict, error))?;
         }
         Ok(cli)
     }
@@ -270,15 +309,30 @@ enum InvalidAggregator {
     PlainHttp,
 }
 
+/// Nothing to report with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+enum InvalidCredentials {
+    #[error(
+        "there is nothing to report with: give --token-file, or --client-cert and --client-key, or all three"
+    )]
+    None,
+    #[error("--client-cert is of no use with plain HTTP: use https:// in --aggregator")]
+    PlainHttp,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(args: &[&str]) -> Result<RunConfig, String> {
-        let usual = ["rollcall-agent", "run", "--token-file", "/token"];
+        read_all(&[&["--token-file", "/token"], args].concat())
+    }
+
+    fn read_all(args: &[&str]) -> Result<RunConfig, String> {
+        let usual = ["rollcall-agent", "run"];
         let args = usual.iter().chain(args).map(OsString::from);
         match Cli::read(args).map(|cli| cli.command) {
-            Ok(Command::Run(config)) => Ok(config),
+            Ok(Command::Run(config)) => Ok(*config),
             Ok(command) => Err(format!("{command:?}")),
             Err(error) => {
                 assert_eq!(error.exit_code(), 2, "{error}");
@@ -308,10 +362,37 @@ mod tests {
             ("https://user:hunter2@example.org", "must not hold a user or a password"),
             ("https://example.org/?a=b", "must not hold a query"),
             ("example.org", "relative URL"),
+            ("https://user:hunter2@example.org:76555", "invalid port number"),
         ] {
             let message = read(&["--aggregator", url]).expect_err(url);
             assert!(message.contains(words), "{url}: {message}");
             assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn credentials() {
+        let https = ["--aggregator", "https://example.org"];
+        let (cert, key) = (["--client-cert", "/crt"], ["--client-key", "/key"]);
+        let token = ["--token-file", "/token"];
+        for (what, args, words) in [
+            ("a token", [https, token].concat(), Ok(())),
+            ("a certificate", [https, cert, key].concat(), Ok(())),
+            ("both", [https, token, cert, key].concat(), Ok(())),
+            ("nothing", https.to_vec(), Err("there is nothing to report with")),
+            ("no key", [https, token, cert].concat(), Err("--client-key")),
+            ("no certificate", [https, token, key].concat(), Err("--client-cert")),
+            (
+                "plain HTTP",
+                [["--aggregator", "http://127.0.0.1"], cert, key].concat(),
+                Err("of no use with plain HTTP"),
+            ),
+        ] {
+            match (read_all(&args), words) {
+                (Ok(_), Ok(())) => {}
+                (Err(message), Err(words)) => assert!(message.contains(words), "{what}: {message}"),
+                (found, _) => panic!("{what}: {found:?}"),
+            }
         }
     }
 

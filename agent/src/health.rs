@@ -5,6 +5,20 @@ use std::time::SystemTime;
 
 use rollcall_report::{Health, Inventory, Link, Subject};
 
+/// Why what could not be probed: each reason once, with all its subjects.
+pub fn reasons(inventory: &Inventory) -> BTreeMap<&str, Vec<Subject>> {
+    let mut reasons: BTreeMap<&str, Vec<Subject>> = BTreeMap::new();
+    for (subject, reason) in inventory.failures() {
+        reasons.entry(reason).or_default().push(subject);
+    }
+    reasons
+}
+
+/// Subjects in one line.
+pub fn list(subjects: &[Subject]) -> String {
+    subjects.iter().map(|subject| subject.as_str()).collect::<Vec<_>>().join(", ")
+}
+
 /// Remembers since when each subject fails.
 #[derive(Debug, Clone, Default)]
 pub struct Watch {

@@ -1,6 +1,6 @@
 //! Who this node is: its Kubernetes name, the node id it proposes, and a hash of its machine id.
 
-use ring::{digest, hmac};
+use ring::hmac;
 use rollcall_report::{
     IdSource, InvalidNodeId, InvalidNodeName, MachineHash, NodeId, NodeIdentity, NodeName,
     error_chain,
@@ -12,9 +12,6 @@ use crate::host::{HostRoot, ReadError};
 /// Makes the machine's hash rollcall's own: another application's hash of the same machine id
 /// differs. It must never change, since aggregators bind nodes to the hash.
 const APPLICATION_ID: [u8; 16] = 0xa3a8_e02b_3de5_460f_85f6_17df_aaca_6520_u128.to_be_bytes();
-
-/// How many hexadecimal digits of a long name's hash end the shortened form.
-const NAME_HASH_DIGITS: usize = 10;
 
 /// Finds out who the node is. A name or id that the operator gave goes before what the host says.
 ///
@@ -31,9 +28,11 @@ pub fn identify(
         Some(name) => name,
         None => host_name(root)?,
     };
-    let (proposed_id, id_source) = match node_id {
-        Some(id) => (id, IdSource::Explicit),
-        None => (id_of_name(&name)?, IdSource::NodeName),
+    let (proposed_id, id_source) = if let Some(id) = node_id {
+        (id, IdSource::Explicit)
+    } else {
+        let id = NodeId::of_name(&name).map_err(|source| IdentityError::NoId { source })?;
+        (id, IdSource::NodeName)
     };
     let machine_hash = match root.read_if_present("/etc/machine-id") {
         Ok(machine_id) => machine_id.as_deref().and_then(machine_hash),
@@ -52,6 +51,24 @@ pub fn identify(
     })
 }
 
+/// What hosts are called that have not been told their name, or not yet: two of them would be one node.
+const NAMES_OF_NOBODY: [&str; 2] = ["localhost", "localhost.localdomain"];
+
+/// Checks that a node is not called what hosts without a name are, unless the operator called it so.
+///
+/// # Errors
+///
+/// When it is.
+pub fn check_own_name(
+    given: Option<&NodeName>,
+    identity: &NodeIdentity,
+) -> Result<(), IdentityError> {
+    if given.is_none() && NAMES_OF_NOBODY.contains(&identity.name.as_str()) {
+        return Err(IdentityError::HostNameUnset { name: identity.name.clone() });
+    }
+    Ok(())
+}
+
 /// The host's name as the kubelet makes it the node's: in lower case, without white space.
 /// Source: Kubernetes, pkg/util/node, `GetHostname`. The kernel answers for the reader's own UTS
 /// namespace, so that a pod must be given its node's name.
@@ -61,27 +78,6 @@ fn host_name(root: &HostRoot) -> Result<NodeName, IdentityError> {
         .map_err(|source| IdentityError::HostNameUnreadable { source })?;
     NodeName::try_from(text.trim().to_lowercase())
         .map_err(|source| IdentityError::HostNameInvalid { source })
-}
-
-/// A node's name as its id. A name that is too long for a label value is shortened, and a hash of
-/// the whole keeps it apart from its neighbours.
-fn id_of_name(name: &NodeName) -> Result<NodeId, IdentityError> {
-    let whole = name.as_str();
-    if whole.len() <= NodeId::MAX_CHARS {
-        return whole.parse().map_err(|source| IdentityError::NoId { source });
-    }
-    let hash = digest::digest(&digest::SHA256, whole.as_bytes());
-    let beginning: String = whole.chars().take(NodeId::MAX_CHARS - NAME_HASH_DIGITS - 1).collect();
-    let ending: String = hash
-        .as_ref()
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 0xf])
-        .filter_map(|digit| char::from_digit(digit.into(), 16))
-        .take(NAME_HASH_DIGITS)
-        .collect();
-    format!("{}-{ending}", beginning.trim_end_matches(['-', '.']))
-        .parse()
-        .map_err(|source| IdentityError::NoId { source })
 }
 
 /// An application-specific hash of a machine id; `None` where the text is no machine id, as before
@@ -120,6 +116,14 @@ pub enum IdentityError {
     HostNameInvalid {
         /// What is wrong with it.
         source: InvalidNodeName,
+    },
+    /// The host has no name of its own.
+    #[error(
+        "this host is called {name}, as any host without a name is: set its name (hostnamectl hostname NAME), or give the node's with --node-name or ROLLCALL_NODE_NAME"
+    )]
+    HostNameUnset {
+        /// What it is called.
+        name: NodeName,
     },
     /// The name makes no id.
     #[error("the node's name makes no id: give one with --node-id")]
@@ -179,15 +183,26 @@ mod tests {
     }
 
     #[test]
-    fn long_names_become_short_ids_that_differ() {
-        let long = |end: &str| format!("{}.{end}.example", "a".repeat(51));
-        // printf %s "$NAME" | sha256sum
-        let one = id_of_name(&name(&long("node-one"))).expect("an id");
-        assert_eq!(one.as_str(), format!("{}-0205f8b213", "a".repeat(51)));
-        let two = id_of_name(&name(&long("node-two"))).expect("an id");
-        assert_ne!(one, two);
-        let longest_label = "b".repeat(63);
-        assert_eq!(id_of_name(&name(&longest_label)).expect("an id").as_str(), longest_label);
+    fn a_host_without_a_name_of_its_own_is_no_node() {
+        for (host_name, given, is_good) in [
+            ("localhost\n", None, false),
+            ("LocalHost.localdomain", None, false),
+            ("localhost", Some("localhost"), true),
+            ("localhost", Some("n1"), true),
+            ("localhost-1", None, true),
+            ("n1", None, true),
+        ] {
+            let folder = host(host_name, None);
+            let given = given.map(name);
+            let identity = identify(&HostRoot::new(folder.path()), given.clone(), None);
+            let checked = check_own_name(given.as_ref(), &identity.expect("a name"));
+            assert_eq!(checked.is_ok(), is_good, "{host_name:?}, {given:?}: {checked:?}");
+        }
+        for host_name in ["", "\n", "(none)\n"] {
+            let folder = host(host_name, None);
+            let error = identify(&HostRoot::new(folder.path()), None, None).expect_err(host_name);
+            assert!(error.to_string().contains("--node-name"), "{host_name:?}: {error}");
+        }
     }
 
     #[test]
@@ -211,7 +226,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_name_makes_an_id(text in "[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?){0,3}") {
-            prop_assert!(id_of_name(&name(&text)).is_ok());
+            prop_assert!(NodeId::of_name(&name(&text)).is_ok());
         }
 
         #[test]

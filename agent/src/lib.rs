@@ -2,12 +2,13 @@
 //!
 //! The way of the data: [`host`] reads files below an injected root, [`probe`] makes an inventory
 //! of them and a [`finding`] of each thing looked at, [`identity`] says whose it is, [`report`] puts
-//! all together, [`send`] posts it, and [`run`] does so again and again, when [`schedule`] says
+//! all together, [`send`] posts it as [`trust`] lets it, and [`run`] does so again and again, when [`schedule`] says
 //! and when the kernel tells of a change ([`hotplug`]). [`health`] says how well all is known.
-//! On Kubernetes [`stamp`] puts what was accepted on the Node, and tells what that carries already.
+//! [`status`] tells the service manager. On Kubernetes [`stamp`] puts what was accepted on the Node, and tells what that carries already.
 //! [`command`] is what a person types; [`explain`] shows the findings, [`capture`] saves a machine so
 //! that it can be probed elsewhere.
 
+mod bounded;
 pub mod capture;
 pub mod command;
 pub mod config;
@@ -24,12 +25,13 @@ pub mod run;
 pub mod schedule;
 pub mod send;
 pub mod stamp;
+pub mod status;
+pub mod trust;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use rollcall_daemon::logging;
-use rollcall_report::error_chain;
+use rollcall_daemon::{logging, usage};
 
 use crate::config::Cli;
 
@@ -38,17 +40,13 @@ use crate::config::Cli;
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::read(args) {
         Ok(cli) => cli,
-        Err(answer) => {
-            // Help and version come this way, too. Nobody is left to tell if printing fails.
-            drop(answer.print());
-            return u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
-        }
+        Err(answer) => return usage::answer(env!("CARGO_PKG_NAME"), answer),
     };
-    logging::init(cli.log_level);
+    logging::init(env!("CARGO_PKG_NAME"), cli.log_level);
     match command::execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            log::error!("{}", error_chain(&error));
+            logging::failed("the agent has failed", &error);
             ExitCode::from(error.exit_code())
         }
     }

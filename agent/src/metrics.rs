@@ -3,6 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
@@ -45,6 +46,7 @@ pub struct Metrics {
     probe_duration: Histogram,
     reports: IntCounterVec,
     last_accepted: Gauge,
+    certificate_expires: IntGaugeVec,
 }
 
 impl Metrics {
@@ -99,6 +101,13 @@ impl Metrics {
                 "rollcall_agent_last_accepted_report_timestamp_seconds",
                 "When the aggregator last took a report, in seconds since the epoch; 0: not yet.",
             )?,
+            certificate_expires: IntGaugeVec::new(
+                Opts::new(
+                    "rollcall_agent_certificate_expires_timestamp_seconds",
+                    "Until when a certificate is valid: client, the one that this node reports with.",
+                ),
+                &["certificate"],
+            )?,
         };
         for subject in Subject::ALL {
             metrics.probe_failed.with_label_values(&[subject.as_str()]).set(0);
@@ -115,6 +124,7 @@ impl Metrics {
         registry.register(Box::new(metrics.probe_duration.clone()))?;
         registry.register(Box::new(metrics.reports.clone()))?;
         registry.register(Box::new(metrics.last_accepted.clone()))?;
+        registry.register(Box::new(metrics.certificate_expires.clone()))?;
         Ok(metrics)
     }
 
@@ -158,6 +168,13 @@ impl Metrics {
         if is_bus_known {
             set("passed_through", i64::from(gpus.passed_through));
             set("unmeasured", number(gpus.unmeasured.len()));
+        }
+    }
+
+    /// Notes until when this node's certificate is valid, where it has one.
+    pub fn certificate_expires(&self, until: Option<Timestamp>) {
+        if let Some(until) = until {
+            self.certificate_expires.with_label_values(&["client"]).set(until.as_second());
         }
     }
 

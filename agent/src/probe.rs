@@ -1,7 +1,6 @@
 //! Takes a node's inventory: one module a subject. Each reads files below the host's root and
 //! hands their text to pure functions; each fails by itself, and says what it looked at.
 
-mod bounded;
 mod cpu;
 mod disk;
 mod gpu;
@@ -19,10 +18,10 @@ use rollcall_report::{
 };
 use tokio::task::JoinError;
 
+use crate::bounded::{Bounded, Outcome};
 use crate::finding::{Explanation, Finding, Probed, Rule, Verdict};
 use crate::host::{HostRoot, ParseError};
 
-use self::bounded::{Bounded, Outcome};
 use self::gpu::answers::Answers;
 use self::gpu::labels::GpuLabels;
 
@@ -32,7 +31,7 @@ pub use self::gpu::{answers as nvml_answers, child as nvml_child, labels as gpu_
 const MAX_NUMBER: u32 = u16::MAX as u32;
 
 /// How long all files together may take: milliseconds, where no driver hangs.
-const FILES_DEADLINE: Duration = Duration::from_secs(30);
+pub const FILES_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What holds for every subject while one of them does not answer.
 const NO_ANSWER: Rule = Rule::new("no-answer", "a file of the machine does not answer");

@@ -1,17 +1,18 @@
 //! The agent as a daemon: probe, report, wait until a report is due or hardware changes, again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::future;
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use prometheus::Registry;
 use rollcall_daemon::kubernetes::is_in_pod;
+use rollcall_daemon::notify::Notifier;
 use rollcall_daemon::readiness::{Latch, Readiness};
-use rollcall_daemon::secret::{SecretError, read_token_file, warn_if_exposed};
-use rollcall_daemon::{observe, process};
+use rollcall_daemon::{logging, observe, process};
 use rollcall_report::{Assignment, Inventory, NodeId, NodeIdentity, Subject, error_chain};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -19,16 +20,55 @@ use tokio::task::JoinError;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::RunConfig;
-use crate::health::Watch;
+use crate::health::{self, Watch};
 use crate::host::{HostRoot, ReadError};
 use crate::hotplug::Hotplug;
-use crate::identity::{IdentityError, identify};
+use crate::identity::{IdentityError, check_own_name, identify};
 use crate::metrics::{Metrics, Outcome, StampMetrics};
 use crate::probe::{Prober, Survey};
 use crate::schedule::Pace;
-use crate::send::{SendError, Sender, SenderError};
+use crate::send::{SendError, Sender};
 use crate::stamp::{self, Stamping};
+use crate::status::Status;
 use crate::{report, schedule};
+
+/// How many reasons why reports are not accepted are logged, until one is accepted.
+const MOST_TROUBLES: usize = 16;
+
+/// How many times as long as it may take a round may take, until it counts as one that never ends.
+const PATIENCE: u32 = 3;
+
+/// How long a round may take besides waiting and asking NVIDIA's library: it reads the machine's files,
+/// perhaps twice, and those to report with, waits for a Node to be seen, and sends.
+const LONGEST_WORK: Duration = Duration::from_mins(3);
+
+/// Whether the reporter still comes round.
+#[derive(Debug, Clone)]
+struct Rounds {
+    nvml_timeout: Duration,
+    /// When it is late.
+    late: Arc<Mutex<Instant>>,
+}
+
+impl Rounds {
+    fn new(nvml_timeout: Duration) -> Self {
+        let rounds = Self { nvml_timeout, late: Arc::new(Mutex::new(Instant::now())) };
+        rounds.begin(Duration::ZERO);
+        rounds
+    }
+
+    /// A round begins, with this wait in it.
+    fn begin(&self, wait: Duration) {
+        // The library is asked before and after the kernel has told of a change.
+        let longest = wait + LONGEST_WORK + self.nvml_timeout * 2;
+        *self.late.lock().unwrap_or_else(PoisonError::into_inner) =
+            Instant::now() + longest * PATIENCE;
+    }
+
+    fn is_on_time(&self, now: Instant) -> bool {
+        now < *self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Reports until `shutdown` resolves, and serves metrics and probes on `listener` meanwhile.
 ///
@@ -46,9 +86,11 @@ pub async fn run(
         HostRoot::open(&config.node.host_root).map_err(|source| RunError::HostRoot { source })?;
     let identity = identify(&root, config.node.node_name.clone(), config.node.node_id.clone())
         .map_err(|source| RunError::Identity { source })?;
-    require_token_file(&config.token_file)?;
-    let sender = Sender::new(&config.aggregator, &config.token_file, config.ca_file.as_deref())
-        .map_err(|source| RunError::Sender { source })?;
+    check_own_name(config.node.node_name.as_ref(), &identity)
+        .map_err(|source| RunError::Identity { source })?;
+    logging::about("node", identity.name.as_str());
+    let files = config.trust_files();
+    let sender = Sender::new(&config.aggregator, config.token_file.clone(), files);
     let registry = Registry::new();
     let metrics = process::register(&registry)
         .and_then(|()| Metrics::register(&registry))
@@ -66,8 +108,10 @@ pub async fn run(
     };
     // A saved machine does not change.
     let hotplug = if root.manifest().is_some() { Hotplug::deaf() } else { Hotplug::listen(&root) };
-    let readiness = Readiness::new();
+    let (readiness, notifier) = (Readiness::new(), Notifier::from_environment());
+    let rounds = Rounds::new(config.node.nvml_timeout);
     let reporter = Reporter {
+        rounds: rounds.clone(),
         prober: Prober::new(root, config.node.probe_options()),
         sender,
         metrics,
@@ -75,7 +119,7 @@ pub async fn run(
         chosen_interval: config.interval,
         interval: config.interval.unwrap_or(schedule::DEFAULT_INTERVAL),
         failures: 0,
-        trouble: None,
+        troubles: BTreeSet::new(),
         probe_failures: BTreeMap::new(),
         accepted_id: None,
         hotplug,
@@ -84,6 +128,8 @@ pub async fn run(
         relabels: Pace::new(Instant::now()),
         watch: Watch::default(),
         told: None,
+        status: Status::new(identity.name.clone()),
+        notifier: notifier.clone(),
         reported: identity.clone(),
         identity,
         stamping,
@@ -98,36 +144,28 @@ pub async fn run(
     let address = listener.local_addr().map_err(|source| RunError::Serve { source })?;
     log::info!(
         node = reporter.identity.name.as_str(),
+        version = env!("CARGO_PKG_VERSION"),
         url:% = reporter.sender.url(),
         metrics:% = address;
         "reporting"
     );
-    tokio::select! {
+    notifier.ready(&reporter.status.to_string());
+    let outcome = tokio::select! {
         () = shutdown => Ok(()),
-        ended = reporter.report_for_ever() => match ended? {},
+        ended = Box::pin(reporter.report_for_ever()) => match ended? {},
         never = stamp => match never {},
         served = observe::serve(listener, observe::router(registry, readiness), future::pending()) => {
             served.map_err(|source| RunError::Serve { source })
         }
-    }
-}
-
-/// A token file that is missing at the start is a slip in the configuration. Later it may be about
-/// to be replaced, and any other trouble with it may be mended.
-fn require_token_file(path: &Path) -> Result<(), RunError> {
-    match read_token_file(path) {
-        Err(source @ SecretError::Unreadable { .. }) if !path.exists() => {
-            Err(RunError::TokenFile { source })
-        }
-        _ => {
-            warn_if_exposed(path);
-            Ok(())
-        }
-    }
+        never = notifier.keep_alive(|| rounds.is_on_time(Instant::now())) => match never {},
+    };
+    notifier.stopping("stopping");
+    outcome
 }
 
 /// Probes and reports in turn: never two probes at once.
 struct Reporter {
+    rounds: Rounds,
     prober: Prober,
     /// Who the node is, as known without Kubernetes.
     identity: NodeIdentity,
@@ -144,8 +182,8 @@ struct Reporter {
     interval: Duration,
     /// Reports in a row that were not accepted.
     failures: u32,
-    /// Why the last report was not accepted, as it was logged.
-    trouble: Option<String>,
+    /// Why reports were not accepted since the last one that was, as it was logged.
+    troubles: BTreeSet<String>,
     /// What failed in the last probe, as it was logged.
     probe_failures: BTreeMap<Subject, String>,
     accepted_id: Option<NodeId>,
@@ -159,6 +197,9 @@ struct Reporter {
     watch: Watch,
     /// What the last report said.
     told: Option<Inventory>,
+    /// What the service manager is told, and how.
+    status: Status,
+    notifier: Notifier,
     /// Whether to end where only a new container reaches the GPUs. A host root other than `/` says
     /// that this is one.
     ends_for_new_container: bool,
@@ -176,11 +217,14 @@ impl Reporter {
             let now = SystemTime::now();
             let report = report::build(self.reported.clone(), survey, &mut self.watch, now);
             self.metrics.noted(&report);
-            let wait = match self.sender.send(&report).await {
+            let sent = self.sender.send(&report).await;
+            self.metrics.certificate_expires(self.sender.certificate_expires());
+            let wait = match sent {
                 Ok(assignment) => self.accepted(assignment),
                 Err(error) => self.not_accepted(&error),
             };
             log::debug!(seconds = wait.as_secs_f64(); "waiting for the next report");
+            self.rounds.begin(wait);
             survey = self.next(wait).await?;
         }
     }
@@ -241,6 +285,8 @@ impl Reporter {
         let survey = self.prober.probe().await.map_err(|source| RunError::Probe { source })?;
         self.metrics.probed(&survey.inventory, start.elapsed());
         self.log_probe_failures(&survey.inventory);
+        self.status.probed(&survey.inventory);
+        self.notifier.status(&self.status.to_string());
         if self.ends_for_new_container && self.prober.needs_new_container() {
             return Err(RunError::NewContainer);
         }
@@ -249,19 +295,19 @@ impl Reporter {
 
     /// Logs what changed since the last probe, not what is still so.
     fn log_probe_failures(&mut self, inventory: &Inventory) {
-        let failures: BTreeMap<Subject, String> = inventory
-            .failures()
-            .into_iter()
-            .map(|(subject, reason)| (subject, reason.to_owned()))
-            .collect();
-        for (subject, reason) in &failures {
-            if self.probe_failures.get(subject) != Some(reason) {
-                log::warn!(subject:% = subject, reason = reason.as_str(); "probe failed");
+        let mut failures = BTreeMap::new();
+        for (reason, mut subjects) in health::reasons(inventory) {
+            failures.extend(subjects.iter().map(|subject| (*subject, reason.to_owned())));
+            let known = &self.probe_failures;
+            subjects.retain(|subject| known.get(subject).is_none_or(|known| known != reason));
+            if !subjects.is_empty() {
+                log::warn!(subject = health::list(&subjects), error = reason; "probe failed");
             }
         }
-        for subject in self.probe_failures.keys().filter(|subject| !failures.contains_key(subject))
-        {
-            log::info!(subject:% = subject; "probe works again");
+        let working = self.probe_failures.keys().filter(|subject| !failures.contains_key(subject));
+        let working: Vec<Subject> = working.copied().collect();
+        if !working.is_empty() {
+            log::info!(subject = health::list(&working); "probe works again");
         }
         self.probe_failures = failures;
     }
@@ -271,12 +317,16 @@ impl Reporter {
         self.metrics.reported(Outcome::Accepted);
         self.not_ready = None;
         self.failures = 0;
-        if self.trouble.take().is_some() {
+        if !std::mem::take(&mut self.troubles).is_empty() {
             log::info!("reports are accepted again");
         }
-        if self.accepted_id.as_ref() != Some(&assignment.node_id) {
-            log::info!(node_id = assignment.node_id.as_str(); "the aggregator accepted the node");
+        let node_id = &assignment.node_id;
+        if self.accepted_id.as_ref() != Some(node_id) {
+            logging::about("node_id", node_id.as_str());
+            log::info!(node_id = node_id.as_str(); "the aggregator accepted the node");
         }
+        self.status.accepted(node_id, SystemTime::now());
+        self.notifier.status(&self.status.to_string());
         self.interval = self
             .chosen_interval
             .unwrap_or_else(|| schedule::assigned_interval(assignment.interval_seconds));
@@ -290,19 +340,21 @@ impl Reporter {
     /// Notes that a report was not taken; returns the time until the next try.
     fn not_accepted(&mut self, error: &SendError) -> Duration {
         self.metrics.reported(error.outcome());
-        if matches!(error, SendError::Unreachable { .. }) {
-            self.sender.renew_trust();
+        if matches!(error, SendError::Tls { .. }) {
+            self.sender.was_refused();
         }
         self.failures = self.failures.saturating_add(1);
         let words = error_chain(error);
         // Numbers change from try to try: how long ago a certificate expired, a port.
         let trouble = words.replace(|c: char| c.is_ascii_digit(), "");
-        if self.trouble.as_ref() == Some(&trouble) {
-            log::debug!(tries = self.failures, error = words.as_str(); "report not accepted");
-        } else {
+        // Two that take turns are told once each, too.
+        if self.troubles.len() < MOST_TROUBLES && self.troubles.insert(trouble) {
             log::warn!(error = words.as_str(); "report not accepted, trying again");
-            self.trouble = Some(trouble);
+        } else {
+            log::debug!(tries = self.failures, error = words.as_str(); "report not accepted");
         }
+        self.status.not_accepted(&words, SystemTime::now());
+        self.notifier.status(&self.status.to_string());
         schedule::retry(self.failures, self.interval, fastrand::f64())
     }
 }
@@ -329,18 +381,6 @@ pub enum RunError {
     HostRoot {
         /// What is wrong with it.
         source: ReadError,
-    },
-    /// There is no token file.
-    #[error("there is no token to report with: create the file that --token-file names")]
-    TokenFile {
-        /// What came of reading it.
-        source: SecretError,
-    },
-    /// Nothing can be sent.
-    #[error("nothing can be reported")]
-    Sender {
-        /// What stands in the way.
-        source: SenderError,
     },
     /// Labels are to be stamped, and there is no way to a Kubernetes API.
     #[error(
@@ -373,4 +413,27 @@ pub enum RunError {
          NVIDIA runtime)"
     )]
     NewContainer,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_round_that_never_ends_is_late() {
+        let rounds = Rounds::new(Duration::from_secs(10));
+        let begun = Instant::now();
+        for (what, wait, after, is_on_time) in [
+            ("the first round", None, 9 * 60, true),
+            ("the first round, for ever", None, 10 * 60 + 10, false),
+            ("a round of an hour", Some(60 * 60), 3 * 60 * 60, true),
+            ("a round of an hour, for ever", Some(60 * 60), 3 * 60 * 60 + 11 * 60, false),
+        ] {
+            if let Some(wait) = wait {
+                rounds.begin(Duration::from_secs(wait));
+            }
+            let now = begun + Duration::from_secs(after);
+            assert_eq!(rounds.is_on_time(now), is_on_time, "{what}");
+        }
+    }
 }

@@ -1,65 +1,74 @@
 //! Posts a report to the aggregator and judges the reply.
 
+use std::error::Error as StdError;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, InvalidHeaderValue};
-use reqwest::{Client, StatusCode};
-use rollcall_daemon::http::{BodyError, ClientError, below, client_builder, read_bounded};
-use rollcall_daemon::secret::{Secret, SecretError, read_token_file};
-use rollcall_report::{Assignment, NodeReport, REPORTS_PATH, Refusal, clean_text, error_chain};
+use rollcall_daemon::http::{BodyError, below, read_bounded};
+use rollcall_daemon::secret::{Secret, SecretError, read_token_file, warn_if_exposed};
+use rollcall_report::{Assignment, NodeReport, REPORTS_PATH, Refusal, clean_text};
 use thiserror::Error;
+use tokio::task::JoinError;
+use tokio::time::{Instant, sleep};
 use url::Url;
 
+use crate::bounded::{self, Bounded};
 use crate::metrics::Outcome;
+use crate::trust::{Explained, Ready, Trust, TrustError, TrustFiles, check_regular};
 
-/// How long a report may take, from the first byte sent to the last one received.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the files that a report is made with may take to be read: milliseconds, where no mount
+/// is dead.
+pub const FILES_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a certificate and its key may take to be written one after the other.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// The longest reply that is read.
 const MAX_REPLY_BYTES: usize = 64 * 1024;
 
 /// Sends reports to one aggregator.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Sender {
-    client: Client,
-    aggregator: Url,
+    trust: Trust,
     url: Url,
-    token_file: PathBuf,
-    ca_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+    files: Bounded<Read>,
+    /// Whether secrets were looked at that everybody can read.
+    is_exposure_told: bool,
+}
+
+/// What the files say.
+#[derive(Debug)]
+struct Read {
+    token: Result<Option<Secret>, SecretError>,
+    trust: Result<Ready, TrustError>,
 }
 
 impl Sender {
-    /// Prepares to report to an aggregator. Its certificate is checked against `ca_file`, or the
-    /// system's CAs.
-    ///
-    /// # Errors
-    ///
-    /// When the CA file is unusable, or the HTTP client cannot be built.
-    pub fn new(
-        aggregator: &Url,
-        token_file: &Path,
-        ca_file: Option<&Path>,
-    ) -> Result<Self, SenderError> {
-        let client = client(aggregator, ca_file)?;
+    /// Prepares to report to an aggregator, with a token, a certificate or both. Nothing is read yet.
+    pub fn new(aggregator: &Url, token_file: Option<PathBuf>, files: TrustFiles) -> Self {
         let segments: Vec<&str> = REPORTS_PATH.split('/').skip(1).collect();
-        let url = below(aggregator, &segments);
-        let (token_file, ca_file) = (token_file.to_owned(), ca_file.map(Path::to_owned));
-        Ok(Self { client, aggregator: aggregator.clone(), url, token_file, ca_file })
+        Self {
+            trust: Trust::new(aggregator.clone(), files),
+            url: below(aggregator, &segments),
+            token_file,
+            files: Bounded::new(),
+            is_exposure_told: false,
+        }
     }
 
-    /// Reads the CA file again, after a report that did not get through: the CA may be another one by
-    /// now. What is of no use leaves things as they are.
-    pub fn renew_trust(&mut self) {
-        if self.ca_file.is_none() {
-            return;
-        }
-        match client(&self.aggregator, self.ca_file.as_deref()) {
-            Ok(client) => self.client = client,
-            Err(error) => {
-                log::debug!(error = error_chain(&error); "the CA file cannot be read again");
-            }
-        }
+    /// Notes that a report failed for want of trust between the two ends.
+    pub fn was_refused(&mut self) {
+        self.trust.was_refused(Instant::now());
+    }
+
+    /// Until when this node's own certificate is valid, where it has one.
+    pub fn certificate_expires(&self) -> Option<Timestamp> {
+        self.trust.expires()
     }
 
     /// Where reports are posted.
@@ -67,41 +76,92 @@ impl Sender {
         &self.url
     }
 
-    /// Posts a report with the token that is in the token file now: tokens are replaced while the
-    /// agent runs.
+    /// Posts a report with the token and the certificate that are in their files now: both are replaced
+    /// while the agent runs.
     ///
     /// # Errors
     ///
     /// When the report was not taken, for whatever reason. All are worth another try: whoever can
     /// mend them does so without restarting every agent.
-    pub async fn send(&self, report: &NodeReport) -> Result<Assignment, SendError> {
-        let token =
-            read_token_file(&self.token_file).map_err(|source| SendError::NoToken { source })?;
+    pub async fn send(&mut self, report: &NodeReport) -> Result<Assignment, SendError> {
         let body = serde_json::to_vec(report).map_err(|source| SendError::Encode { source })?;
-        let response = self
-            .client
-            .post(self.url.clone())
-            .header(AUTHORIZATION, self.authorization(&token)?)
-            .header(CONTENT_TYPE, "application/json")
-            .body(body)
-            .send()
-            .await
-            .map_err(|error| SendError::Unreachable {
-                url: self.url.clone(),
-                source: error.without_url(),
-            })?;
+        let mut read = self.read().await?;
+        if self.trust.is_unsettled(&read.trust) {
+            sleep(SETTLING).await;
+            read = self.read().await?;
+        }
+        let token = read.token.map_err(|source| SendError::NoToken { source })?;
+        let client =
+            self.trust.take_up(read.trust, Timestamp::now()).map_err(SendError::NoTrust)?;
+        self.trust.warn_before_the_end();
+        let mut request =
+            client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
+        if let Some(token) = &token {
+            request = request.header(AUTHORIZATION, self.authorization(token)?);
+        }
+        let response = request.send().await.map_err(|error| {
+            let (url, source) = (self.url.clone(), error.without_url());
+            match self.trust.explain(&source, Timestamp::now()) {
+                Some(Explained { words, source }) => {
+                    SendError::Tls { words: format!("{url}: {words}"), source }
+                }
+                None => SendError::Unreachable { url, source },
+            }
+        })?;
         let status = response.status();
         let body = read_bounded(response, MAX_REPLY_BYTES)
             .await
             .map_err(|source| SendError::Reply { url: self.url.clone(), status, source })?;
-        judge(&self.url, status, &body, &token)
+        judge(&self.url, status, &body, token.as_ref())
+    }
+
+    /// Reads the files, which may be on a mount that does not answer.
+    async fn read(&mut self) -> Result<Read, SendError> {
+        let (trust, token_file) = (self.trust.reading(), self.token_file.clone());
+        let is_needed = self.trust.files().own.is_none();
+        let first = !std::mem::replace(&mut self.is_exposure_told, true);
+        let own = self.trust.files().own.as_ref().map(|own| own.key.clone());
+        let work = move || {
+            if first {
+                token_file.iter().chain(&own).for_each(|path| warn_if_exposed(path));
+            }
+            let token = token_file.map(|path| read_token(&path, is_needed)).transpose();
+            Read { token: token.map(Option::flatten), trust: trust() }
+        };
+        match self.files.run(FILES_DEADLINE, work).await {
+            Ok(bounded::Outcome::Done(read)) => Ok(read),
+            Ok(bounded::Outcome::Hangs) => {
+                let files =
+                    self.token_file.as_deref().into_iter().chain(self.trust.files().paths());
+                let files: Vec<String> = files.map(|path| path.display().to_string()).collect();
+                Err(SendError::FileHangs { files: files.join(", ") })
+            }
+            Err(source) => Err(SendError::Broken { source }),
+        }
     }
 
     fn authorization(&self, token: &Secret) -> Result<HeaderValue, SendError> {
-        let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
-            .map_err(|source| SendError::TokenUnusable { path: self.token_file.clone(), source })?;
+        let mut value =
+            HeaderValue::try_from(format!("Bearer {}", token.expose())).map_err(|source| {
+                let path = self.token_file.clone().unwrap_or_default();
+                SendError::TokenUnusable { path, source }
+            })?;
         value.set_sensitive(true);
         Ok(value)
+    }
+}
+
+/// The token of a file. One that is not there counts for nothing where it is not needed: its folder
+/// may be filled later, or never.
+fn read_token(path: &Path, is_needed: bool) -> Result<Option<Secret>, SecretError> {
+    let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
+    match check_regular(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound && !is_needed => {
+            log::debug!(file:% = path.display(); "there is no token, reporting with the certificate alone");
+            Ok(None)
+        }
+        Err(error) => Err(unreadable(error)),
+        Ok(()) => read_token_file(path).map(Some),
     }
 }
 
@@ -110,7 +170,7 @@ fn judge(
     url: &Url,
     status: StatusCode,
     body: &[u8],
-    token: &Secret,
+    token: Option<&Secret>,
 ) -> Result<Assignment, SendError> {
     let url = || url.clone();
     if status == StatusCode::OK {
@@ -122,7 +182,8 @@ fn judge(
         Err(_) => String::from_utf8_lossy(body).into_owned(),
     };
     // A proxy's error page may repeat the request's headers.
-    let words = clean_text(&words.replace(token.expose(), "…"));
+    let words = token.map_or(words.clone(), |token| words.replace(token.expose(), "…"));
+    let words = clean_text(&words);
     if status.is_client_error() {
         Err(SendError::Refused { url: url(), status, words })
     } else {
@@ -130,44 +191,26 @@ fn judge(
     }
 }
 
-fn client(aggregator: &Url, ca_file: Option<&Path>) -> Result<Client, SenderError> {
-    client_builder(aggregator, ca_file)
-        .map_err(|source| SenderError::Trust { source })?
-        .timeout(REPORT_TIMEOUT)
-        // Thousands of nodes report a few bytes a minute each: idle connections would only fill the
-        // aggregator's tables.
-        .pool_max_idle_per_host(0)
-        .build()
-        .map_err(|source| SenderError::Client { source })
-}
-
-/// Why nothing can be sent at all.
-#[derive(Debug, Error)]
-pub enum SenderError {
-    /// The CA file is unusable.
-    #[error("the aggregator's certificate could not be checked")]
-    Trust {
-        /// What is wrong with it.
-        source: ClientError,
-    },
-    /// The HTTP client cannot be built.
-    #[error(
-        "no HTTP client can be built: install the system's CA certificates (ca-certificates), or name the aggregator's CA with --ca-file"
-    )]
-    Client {
-        /// What the HTTP library said.
-        source: reqwest::Error,
-    },
-}
-
 /// Why a report was not taken.
 #[derive(Debug, Error)]
 pub enum SendError {
     /// There is no token to report with.
-    #[error("there is no token to report with")]
+    #[error("there is no token to report with: put it into the file that --token-file names")]
     NoToken {
         /// What came of reading it.
         source: SecretError,
+    },
+    /// A file does not answer.
+    #[error("a file to report with does not answer, of {files}: is it on a mount that is dead?")]
+    FileHangs {
+        /// Those that are read.
+        files: String,
+    },
+    /// Reading the files did not come to its end, which is a bug.
+    #[error("reading the files to report with broke off: report this as a bug")]
+    Broken {
+        /// What the runtime said.
+        source: JoinError,
     },
     /// The token cannot stand in a header.
     #[error("the token in {} holds characters that no HTTP header can", path.display())]
@@ -183,9 +226,20 @@ pub enum SendError {
         /// What the JSON library said.
         source: serde_json::Error,
     },
+    /// The files of TLS are of no use.
+    #[error(transparent)]
+    NoTrust(TrustError),
+    /// The two ends do not trust each other.
+    #[error("{words}")]
+    Tls {
+        /// Where the report was posted, who refused what, and what to do.
+        words: String,
+        /// What the TLS library said.
+        source: Box<dyn StdError + Send + Sync>,
+    },
     /// No answer came.
     #[error(
-        "{url} does not answer: is the aggregator running, can this node reach it, is it http or https there, too, and is its certificate's CA the one of --ca-file?"
+        "{url} does not answer: is the aggregator running, can this node reach it, and is it http or https there, too?"
     )]
     Unreachable {
         /// Where the report was posted.
@@ -239,8 +293,12 @@ impl SendError {
         match self {
             Self::Refused { .. } => Outcome::Refused,
             Self::NoToken { .. }
+            | Self::FileHangs { .. }
+            | Self::Broken { .. }
             | Self::TokenUnusable { .. }
             | Self::Encode { .. }
+            | Self::NoTrust(_)
+            | Self::Tls { .. }
             | Self::Unreachable { .. }
             | Self::Reply { .. }
             | Self::Unexpected { .. }
@@ -256,7 +314,7 @@ mod tests {
     fn judged(status: u16, body: &str) -> Result<Assignment, SendError> {
         let url = Url::parse("https://aggregator.example/v1/reports").expect("a URL");
         let status = StatusCode::from_u16(status).expect("a status");
-        judge(&url, status, body.as_bytes(), &Secret::new("hunter2".into()))
+        judge(&url, status, body.as_bytes(), Some(&Secret::new("hunter2".into())))
     }
 
     #[test]
@@ -314,8 +372,54 @@ mod tests {
             ("https://a.example/roll/", "https://a.example/roll/v1/reports"),
         ] {
             let aggregator = Url::parse(aggregator).expect("a URL");
-            let sender = Sender::new(&aggregator, Path::new("/token"), None).expect("a sender");
+            let sender = Sender::new(&aggregator, None, TrustFiles::default());
             assert_eq!(sender.url().as_str(), url);
         }
+    }
+
+    #[test]
+    fn token_files() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (token, none) = (folder.path().join("token"), folder.path().join("none"));
+        std::fs::write(&token, "hunter2\n").expect("written");
+        for (what, path, is_needed, expected) in [
+            ("a token", &token, true, Ok(Some("hunter2"))),
+            ("one beside a certificate", &token, false, Ok(Some("hunter2"))),
+            ("none beside a certificate", &none, false, Ok(None)),
+            ("none at all", &none, true, Err("No such file")),
+            ("a folder", &folder.path().to_owned(), false, Err("no regular file")),
+        ] {
+            let read = read_token(path, is_needed);
+            let read = read.map_err(|error| rollcall_report::error_chain(&error));
+            match (&read, expected) {
+                (Ok(found), Ok(wanted)) => {
+                    assert_eq!(found.as_ref().map(Secret::expose), wanted, "{what}");
+                }
+                (Err(said), Err(words)) => assert!(said.contains(words), "{what}: {said}"),
+                _ => panic!("{what}: {read:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_does_not_answer_is_not_waited_for() {
+        let url = Url::parse("http://127.0.0.1:1").expect("a URL");
+        let mut sender = Sender::new(&url, Some("/token".into()), TrustFiles::default());
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let hanging = move || {
+            // An error, too, ends it.
+            let _released = held.recv();
+            Read {
+                token: Ok(None),
+                trust: Err(TrustError::Ca {
+                    source: rollcall_daemon::http::ClientError::CaEmpty { path: "/ca".into() },
+                }),
+            }
+        };
+        let begun = sender.files.run(Duration::ZERO, hanging).await.expect("no panic");
+        assert!(matches!(begun, bounded::Outcome::Hangs));
+        let error = sender.read().await.expect_err("it hangs");
+        assert!(matches!(&error, SendError::FileHangs { files } if files == "/token"), "{error}");
+        drop(release);
     }
 }

@@ -115,14 +115,8 @@ fn exit_codes_tell_wrong_usage_from_failure() {
                 "--token-file=/dev/null",
                 "--stamp-labels",
             ],
-            1,
+            2,
             "--kubeconfig",
-        ),
-        (
-            "no token file",
-            with(&["--aggregator", "http://127.0.0.1:1", "--node-name", "n"]),
-            1,
-            "/nonexistent/token cannot be read: No such file",
         ),
         (
             "no host",
@@ -155,40 +149,63 @@ impl Drop for Running {
 }
 
 #[test]
-fn the_agent_exits_with_0_on_sigterm() {
+fn the_agent_exits_with_0_on_sigterm_whatever_it_waits_for() {
     let folder = tempfile::tempdir().expect("a folder");
-    let token = folder.path().join("token");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (token, pipe, none) = (path("token"), path("pipe"), path("none"));
     std::fs::write(&token, "hunter2").expect("written");
     std::fs::set_permissions(&token, Permissions::from_mode(0o600)).expect("a setting");
-    let mut command = agent(&[
-        "run",
-        "--aggregator=http://127.0.0.1:1",
-        "--listen=127.0.0.1:0",
-        "--node-name=n",
-        "--host-root=tests/hosts/bare-minimum/root",
-    ]);
-    let child = command
-        .arg("--token-file")
-        .arg(&token)
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo starts").success());
+    let (http, https) = ("--aggregator=http://127.0.0.1:1", "--aggregator=https://127.0.0.1:1");
+    for (what, aggregator, token, ca, words) in [
+        ("an aggregator", http, &token, None, "does not answer"),
+        ("a token", http, &none, None, "none cannot be read: No such file"),
+        ("a pipe", http, &pipe, None, "pipe cannot be read: it is no regular file"),
+        ("a CA", https, &token, Some(&none), "none cannot be read: No such file"),
+        ("a CA's pipe", https, &token, Some(&pipe), "pipe cannot be read: it is no regular file"),
+    ] {
+        let mut command = agent(&["run", aggregator, "--listen=127.0.0.1:0", "--node-name=n"]);
+        command.args(["--host-root=tests/hosts/bare-minimum/root", "--token-file", token]);
+        command.args(ca.iter().flat_map(|path| ["--ca-file", path]));
         // Plain HTTP needs no CA certificates, and minimal systems have none.
-        .env("SSL_CERT_FILE", "/dev/null")
-        .env("SSL_CERT_DIR", "/nonexistent")
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    let Running(child) = &mut Running(child);
-    let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
-    let first = log.next().expect("a line").expect("readable");
-    assert!(first.contains("reporting") && first.contains("metrics=127.0.0.1:"), "{first}");
-    let pid = child.id().to_string();
-    let killed = Command::new("kill").args(["-TERM", &pid]).status().expect("kill starts");
-    assert!(killed.success());
-    // The end of the log is the end of the program.
-    let rest: Vec<String> = log.map(|line| line.expect("readable")).collect();
-    let status = child.wait().expect("ended");
-    assert_eq!(status.code(), Some(0), "{rest:#?}");
-    assert!(rest.iter().any(|line| line.contains("stopping on SIGTERM")), "{rest:#?}");
-    assert!(!rest.iter().any(|line| line.contains("hunter2")), "{rest:#?}");
+        command.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", "/nonexistent");
+        let child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
+        let Running(child) = &mut Running(child);
+        let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let first = log.next().expect("a line").expect("readable");
+        assert!(first.contains("metrics=127.0.0.1:"), "{what}: {first}");
+        let mut said = log.by_ref().map(|line| line.expect("readable"));
+        let trouble = said.find(|line| line.contains("report not accepted"));
+        let trouble = trouble.expect(what);
+        assert!(trouble.contains(words), "{what}: {trouble}");
+        let pid = child.id().to_string();
+        let killed = Command::new("kill").args(["-TERM", &pid]).status().expect("kill starts");
+        assert!(killed.success());
+        // The end of the log is the end of the program.
+        let rest: Vec<String> = log.map(|line| line.expect("readable")).collect();
+        let status = child.wait().expect("ended");
+        assert_eq!(status.code(), Some(0), "{what}: {rest:#?}");
+        assert!(rest.iter().any(|line| line.contains("stopping on SIGTERM")), "{what}: {rest:#?}");
+        let all = rest.iter().chain([&first, &trouble]);
+        assert!(!all.clone().any(|line| line.contains("hunter2")), "{what}: {rest:#?}");
+    }
+}
+
+#[test]
+fn a_host_that_is_called_localhost_does_not_run_and_can_be_probed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kernel = folder.path().join("proc/sys/kernel");
+    std::fs::create_dir_all(&kernel).expect("a folder");
+    std::fs::create_dir(folder.path().join("sys")).expect("a folder");
+    std::fs::write(kernel.join("hostname"), "localhost\n").expect("written");
+    let root = folder.path().display().to_string();
+    let run = ["run", "--aggregator=http://127.0.0.1:1", "--token-file=/t", "--listen=127.0.0.1:0"];
+    for (mut command, code) in [(agent(&run), 1), (agent(&["probe"]), 0)] {
+        let output = output(command.args(["--host-root", &root]));
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {}", stderr(&output));
+        let words = "this host is called localhost, as any host without a name is";
+        assert!(stderr(&output).contains(words), "{command:?}: {}", stderr(&output));
+    }
 }
 
 #[test]

@@ -1,14 +1,13 @@
 //! The running aggregator: what intake, onboarding and the admin listener share.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use log::Level;
 use rollcall_report::{NodeId, NodeName};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use crate::admin::views::NodesView;
@@ -30,6 +29,8 @@ use crate::targets::Departed;
 
 /// A node is stale when this many intervals have passed without a report.
 const STALE_INTERVALS: i32 = 3;
+/// How many nodes that fall silent at once are named one by one.
+const MOST_TOLD: usize = 20;
 
 /// What intake, onboarding and the admin listener share.
 #[derive(Debug)]
@@ -59,9 +60,11 @@ pub struct Aggregator {
     /// What targets are to lose though it is on the roll, or never was.
     withdrawn: Mutex<BTreeMap<TargetName, WithdrawnNodes>>,
     wanting: tokio::sync::Mutex<()>,
-    /// Whether the store did not take the last node: told once, and not for each.
-    store_fails: AtomicBool,
+    /// Why the store did not take what it was given last.
+    store_trouble: Mutex<Option<String>>,
     generation: watch::Sender<u64>,
+    /// Told when a target stands elsewhere.
+    standings_changed: Notify,
     started: Timestamp,
 }
 
@@ -125,8 +128,9 @@ impl Aggregator {
             withdrawn: Mutex::default(),
             roll: Mutex::new(Roll::restore(contents.entries, contents.departures, now)),
             wanting: tokio::sync::Mutex::default(),
-            store_fails: AtomicBool::new(false),
+            store_trouble: Mutex::default(),
             generation: watch::Sender::new(0),
+            standings_changed: Notify::new(),
             started: now,
         }
     }
@@ -151,9 +155,9 @@ impl Aggregator {
         let told = tokio::spawn(async move {
             let outcome = pending.done().await;
             let name = change.entry.name.clone();
+            let is_news = aggregator.note_store(&outcome);
             match &outcome {
                 Ok(()) => {
-                    aggregator.store_fails.store(false, Ordering::Relaxed);
                     let (node_id, former_id) =
                         (change.entry.node_id.clone(), change.former_id.clone());
                     if aggregator.store.is_shared() {
@@ -175,9 +179,7 @@ impl Aggregator {
                 Err(error) => {
                     aggregator.roll().withdraw(&change);
                     // Each agent tries again, and again.
-                    let is_news = !aggregator.store_fails.swap(true, Ordering::Relaxed);
-                    let is_ours = !matches!(error, WriteError::Overtaken { .. });
-                    let level = if is_news && is_ours { Level::Error } else { Level::Debug };
+                    let level = if is_news { Level::Error } else { Level::Debug };
                     log::log!(level, node = name.as_str(), error:% = error;
                         "a node could not be stored; it stays as it was");
                 }
@@ -185,6 +187,25 @@ impl Aggregator {
             outcome
         });
         told.await.unwrap_or(Err(WriteError::Closed))
+    }
+
+    /// Notes whether the store takes what it is given; says whether a failure is news.
+    fn note_store(&self, outcome: &Result<(), WriteError>) -> bool {
+        let mut trouble = self.store_trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Ok(()) => {
+                *trouble = None;
+                false
+            }
+            // The store is well: another aggregator was quicker.
+            Err(WriteError::Overtaken { .. }) => false,
+            Err(error) => trouble.replace(error.to_string()).is_none(),
+        }
+    }
+
+    /// Why the store did not take what it was given last.
+    pub fn store_trouble(&self) -> Option<String> {
+        self.store_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until the store has forgotten a node, and tells the roll: also when the caller is
@@ -202,12 +223,13 @@ impl Aggregator {
         let aggregator = Arc::clone(self);
         let told = tokio::spawn(async move {
             pending.done().await?;
-            let name = leave.name.clone();
+            let (name, node_id) = (leave.name.clone(), leave.departure.node_id.clone());
             if !aggregator.store.is_shared() {
                 aggregator.roll().forget(leave);
             }
             aggregator.changed();
-            log::info!(node = name.as_str(); "the node has left the roll: {why}");
+            log::info!(node = name.as_str(), node_id = node_id.as_str();
+                "the node has left the roll: {why}");
             Ok(())
         });
         told.await.unwrap_or(Err(WriteError::Closed))
@@ -359,6 +381,11 @@ impl Aggregator {
     /// Watches the roll, and what operators want, for changes.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
+    }
+
+    /// Waits until a target stands elsewhere than when this was last awaited: for one who waits.
+    pub async fn standings_changed(&self) {
+        self.standings_changed.notified().await;
     }
 
     /// The document as the roll stands now, with every node on it.
@@ -525,6 +552,40 @@ impl Aggregator {
         }
     }
 
+    /// Tells which nodes have fallen silent, and which report again, since it was called with `silent`
+    /// before. Where many do so at once, it is one line.
+    pub fn tell_silence(&self, silent: &mut BTreeSet<NodeName>, now: Timestamp) {
+        let roll = self.roll();
+        let entries = roll.entries();
+        let (mut fell_silent, mut speak_again) = (Vec::new(), Vec::new());
+        for entry in &entries {
+            match (self.is_stale(entry, now), silent.contains(&entry.name)) {
+                (true, false) => fell_silent.push(*entry),
+                (false, true) => speak_again.push(*entry),
+                _ => {}
+            }
+        }
+        for (nodes, level, words) in [
+            (&fell_silent, Level::Warn, "silent: no report, what they last said stands"),
+            (&speak_again, Level::Info, "no longer silent"),
+        ] {
+            if nodes.len() > MOST_TOLD {
+                log::log!(level, nodes = nodes.len(); "nodes are {words}");
+                continue;
+            }
+            for entry in nodes {
+                log::log!(level, node = entry.name.as_str(), node_id = entry.node_id.as_str(),
+                    last_report:% = entry.last_seen; "a node is {words}");
+            }
+        }
+        // Those that have left the roll are told of elsewhere.
+        *silent = entries
+            .iter()
+            .filter(|entry| self.is_stale(entry, now))
+            .map(|entry| entry.name.clone())
+            .collect();
+    }
+
     /// Whether a node has been silent for too long. After a start, silence counts from the start:
     /// nobody could report while the aggregator was away.
     pub fn is_stale(&self, entry: &Entry, now: Timestamp) -> bool {
@@ -608,6 +669,7 @@ impl Aggregator {
         let mut standings = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(standing) = standings.get_mut(&target.name) {
             change(standing);
+            self.standings_changed.notify_one();
         }
     }
 
@@ -623,6 +685,52 @@ impl Aggregator {
             .into_iter()
             .map(|entry| (entry.name.clone(), entry.last_seen))
             .collect();
-        if seen.is_empty() { Ok(()) } else { self.store.write(Write::Seen(seen)).await }
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.store.write(Write::Seen(seen)).await;
+        self.note_store(&outcome);
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::status::Status;
+
+    #[tokio::test]
+    async fn a_store_that_takes_nothing_is_news_once_and_in_the_status() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("cluster.yaml");
+        fs::write(&file, "cluster:\n  id: lab\n  regionId: lab\n").expect("written");
+        let file = ClusterFile::read(&file).expect("a cluster file");
+        let (store, contents) = Store::open(&folder.path().join("db")).expect("a store");
+        let metrics = Metrics::new().expect("metrics");
+        let interval = Duration::from_mins(1);
+        let aggregator = Aggregator::new(file, interval, store, contents, metrics);
+        let full = || Err(WriteError::Refused { reason: "disk full".to_owned() });
+        let overtaken = || Err(WriteError::leads_no_more());
+        let trouble = "nothing can be stored: the store cannot be used: disk full; 0 nodes";
+        for (what, outcome, is_news, status) in [
+            ("all is well", Ok(()), false, "0 nodes"),
+            ("another was quicker", overtaken(), false, "0 nodes"),
+            ("full", full(), true, trouble),
+            ("still full", full(), false, trouble),
+            ("another was quicker, and it is full", overtaken(), false, trouble),
+            ("mended", Ok(()), false, "0 nodes"),
+            ("full again", full(), true, trouble),
+        ] {
+            assert_eq!(aggregator.note_store(&outcome), is_news, "{what}");
+            assert_eq!(Status::of(&aggregator).to_string(), status, "{what}");
+        }
+        aggregator.note_store(&Ok(()));
+        aggregator.metrics.certificate_expires("client-ca", Timestamp::UNIX_EPOCH);
+        assert_eq!(Status::of(&aggregator).to_string(), "0 nodes", "another certificate");
+        aggregator.metrics.certificate_expires("intake", Timestamp::UNIX_EPOCH);
+        let expired = "the intake's certificate expired at 1970-01-01T00:00:00Z; 0 nodes";
+        assert_eq!(Status::of(&aggregator).to_string(), expired);
     }
 }

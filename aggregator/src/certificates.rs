@@ -1,5 +1,5 @@
-//! X.509 certificates, as far as they are judged here: whom they are for, until when, and who signed
-//! them. Pure: chains are judged by the TLS library's own rules, at any time.
+//! Chains of X.509 certificates, as far as they are judged here: whom they are for, until when, and who
+//! signed them. Pure: chains are judged by the TLS library's own rules, at any time.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+pub use rollcall_daemon::certificate::{Certificate, CertificateError, from_pem};
 use rustls::CertificateError::{Expired, NotValidYet};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{
@@ -19,31 +20,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
-use thiserror::Error;
-use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::OID_SIG_ED25519;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::public_key::PublicKey;
-
-/// A certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
-    der: CertificateDer<'static>,
-    /// Whom it is for, as its subject says: for messages alone.
-    pub subject: String,
-    /// Who signed it, as it says itself.
-    pub issuer: String,
-    /// The DNS names that it is for; one may begin with `*.`.
-    pub dns_names: Vec<String>,
-    /// The addresses that it is for.
-    pub addresses: Vec<IpAddr>,
-    /// From when.
-    pub not_before: Timestamp,
-    /// Until when.
-    pub not_after: Timestamp,
-    /// Whether it may sign others.
-    pub is_ca: bool,
-}
 
 /// A certificate, and those between it and its CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,46 +38,6 @@ pub struct Validity {
     pub until: Timestamp,
     /// What is presented besides, is not valid now, and is not needed; in words.
     pub needless: Vec<String>,
-}
-
-/// Why a text holds no certificates.
-#[derive(Debug, Error)]
-pub enum CertificateError {
-    /// It is no PEM.
-    #[error("it is no PEM of certificates")]
-    Pem {
-        /// What the library said.
-        source: rustls::pki_types::pem::Error,
-    },
-    /// There is none in it.
-    #[error("it holds no certificate: a PEM begins with -----BEGIN CERTIFICATE-----")]
-    Empty,
-    /// One of them is none.
-    #[error("its certificate {number} cannot be read: {said}")]
-    Invalid {
-        /// Which one, from 1.
-        number: usize,
-        /// What is wrong with it.
-        said: String,
-    },
-}
-
-/// All certificates of a PEM, at least one. What else is in it, such as a key, is passed over.
-///
-/// # Errors
-///
-/// When there is none, or one cannot be read.
-pub fn from_pem(pem: &[u8]) -> Result<Vec<Certificate>, CertificateError> {
-    let ders = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-    let ders = ders.map_err(|source| CertificateError::Pem { source })?;
-    if ders.is_empty() {
-        return Err(CertificateError::Empty);
-    }
-    let parsed = ders.into_iter().enumerate().map(|(index, der)| {
-        Certificate::parse(der)
-            .map_err(|said| CertificateError::Invalid { number: index + 1, said })
-    });
-    parsed.collect()
 }
 
 /// Certificates of which each is known as DER.
@@ -164,64 +103,6 @@ fn has_known_key(certificate: &Certificate) -> bool {
         Ok(PublicKey::RSA(key)) => (2048..=4096).contains(&key.key_size()),
         Ok(PublicKey::EC(point)) => matches!(point.key_size(), 256 | 384),
         _ => info.algorithm.algorithm == OID_SIG_ED25519,
-    }
-}
-
-impl Certificate {
-    /// Parses a certificate.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it, in words.
-    pub fn parse(der: CertificateDer<'static>) -> Result<Self, String> {
-        let (_, parsed) = X509Certificate::from_der(&der).map_err(|error| error.to_string())?;
-        let names = parsed.subject_alternative_name().map_err(|error| error.to_string())?;
-        let names = names.iter().flat_map(|names| &names.value.general_names);
-        let (mut dns_names, mut addresses) = (Vec::new(), Vec::new());
-        for name in names {
-            match name {
-                GeneralName::DNSName(name) => dns_names.push((*name).to_owned()),
-                GeneralName::IPAddress(bytes) => addresses.extend(address(bytes)),
-                _ => {}
-            }
-        }
-        Ok(Self {
-            subject: parsed.subject().to_string(),
-            issuer: parsed.issuer().to_string(),
-            dns_names,
-            addresses,
-            not_before: timestamp(parsed.validity().not_before.timestamp())?,
-            not_after: timestamp(parsed.validity().not_after.timestamp())?,
-            is_ca: parsed.is_ca(),
-            der,
-        })
-    }
-
-    /// Whether it says that nobody else has signed it.
-    pub fn is_self_issued(&self) -> bool {
-        self.subject == self.issuer
-    }
-
-    /// Whether it is valid at a time.
-    ///
-    /// # Errors
-    ///
-    /// Since when or until when it is not, in words.
-    pub fn is_in_time(&self, at: Timestamp) -> Result<(), String> {
-        if self.not_after < at {
-            return Err(format!("{} expired at {}", self.subject, self.not_after));
-        }
-        if self.not_before > at {
-            return Err(format!("{} is not valid before {}", self.subject, self.not_before));
-        }
-        Ok(())
-    }
-
-    /// The names and addresses that it is for, for messages.
-    pub fn names(&self) -> String {
-        let addresses = self.addresses.iter().map(ToString::to_string);
-        let names: Vec<String> = self.dns_names.iter().cloned().chain(addresses).collect();
-        if names.is_empty() { "no name".to_owned() } else { names.join(", ") }
     }
 }
 
@@ -293,7 +174,7 @@ impl ServerCertVerifier for Verifier {
         let certificate = Certificate::parse(end_entity.clone().into_owned())
             .map_err(|_said| invalid(rustls::CertificateError::BadEncoding))?;
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let now = timestamp(now).unwrap_or(Timestamp::MAX);
+        let now = Timestamp::from_second(now).unwrap_or(Timestamp::MAX);
         if certificate.not_after < now {
             return Err(invalid(Expired));
         }
@@ -324,17 +205,6 @@ impl ServerCertVerifier for Verifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.usual.supported_verify_schemes()
     }
-}
-
-/// RFC 5280 has a time for what never ends, which is later than the latest that is known here.
-fn timestamp(seconds: i64) -> Result<Timestamp, String> {
-    let seconds = seconds.clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
-    Timestamp::from_second(seconds).map_err(|error| error.to_string())
-}
-
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 impl Chain {
@@ -488,6 +358,8 @@ mod tests {
         KeyPair, date_time_ymd,
     };
 
+    use rollcall_daemon::certificate::Standing;
+
     use super::*;
 
     const HOST: &str = "k8s.example.org";
@@ -631,6 +503,32 @@ mod tests {
                 (Err(said), Err(words)) => assert!(said.contains(words), "{what}: {said}"),
                 (found, _) => panic!("{what}: {found:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn how_a_certificate_stands() {
+        let long = leaf((2025, 2026), &root("ca", (2020, 2090)));
+        let day = of(&{
+            let mut params = params("a day", (2025, 2025), false);
+            params.not_before = date_time_ymd(2025, 1, 1);
+            params.not_after = date_time_ymd(2025, 1, 2);
+            params.self_signed(&key()).expect("a certificate").der().clone()
+        });
+        for (what, certificate, now, expected) in [
+            ("before", &long, "2024-12-31T23:59:59Z", Standing::NotYetValid),
+            ("its first second", &long, "2025-01-01T00:00:00Z", Standing::Good),
+            ("14 days left", &long, "2026-12-17T00:00:00Z", Standing::Good),
+            ("less", &long, "2026-12-17T00:00:01Z", Standing::EndsSoon),
+            ("its last second", &long, "2026-12-31T00:00:00Z", Standing::EndsSoon),
+            ("after", &long, "2026-12-31T00:00:01Z", Standing::Expired),
+            ("a day's, a third left", &day, "2025-01-01T16:01:00Z", Standing::Good),
+            ("a day's, a sixth left", &day, "2025-01-01T20:00:00Z", Standing::Good),
+            ("a day's, less", &day, "2025-01-01T20:00:01Z", Standing::EndsSoon),
+        ] {
+            let found = certificate.standing(at(now));
+            assert_eq!(found, expected, "{what}");
+            assert_eq!(found.is_valid(), certificate.is_in_time(at(now)).is_ok(), "{what}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! to stdout, everything else to stderr.
 
 mod assemble;
+mod ca;
 mod check;
 mod document;
 mod prepare;
@@ -17,25 +18,31 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use log::LevelFilter;
 use rollcall_daemon::kubernetes::Selection;
-use rollcall_daemon::{logging, shutdown};
+use rollcall_daemon::{logging, shutdown, usage};
 use rollcall_report::{NodeName, error_chain};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use url::Url;
 
+use crate::ca::CaError;
 use crate::cluster_file::{ClusterFile, ClusterFileError, Target};
 use crate::intake::review::ServiceAccount;
 use crate::operator::{self, Operator, OperatorError};
 use crate::serve::{KubernetesConfig, Listeners, ServeConfig, ServeError, StorePlace, serve};
 use crate::tls;
+use crate::tokens::files::TokenFiles;
 use check::Checked;
+
+/// The program's name.
+const PROGRAM: &str = "rollcall-aggregator";
 
 /// Keeps the roll of a cluster's nodes and registers the cluster with networks.
 #[derive(Debug, Parser)]
-#[command(name = "rollcall-aggregator", version)]
+#[command(name = PROGRAM, version)]
 struct Cli {
     /// What to log: error, warn, info, debug, trace or off.
     #[arg(long, global = true, env = "ROLLCALL_LOG_LEVEL", default_value = "info")]
@@ -75,6 +82,9 @@ enum Command {
     Check(check::CheckArgs),
     /// Prints what a target needs of the cluster beforehand, as manifests; with --apply, applies them.
     Prepare(prepare::PrepareArgs),
+    /// Makes certificates for the aggregator and the nodes, where there is no other CA.
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
     /// Takes nodes off the roll. They come back if their agents still report; else they are taken out
     /// of the networks' entries after a while (departures.holdDown).
     Forget {
@@ -91,6 +101,16 @@ enum Command {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Prints what completes this command's words in a shell; packages install it.
+    Completions {
+        /// The shell that is to complete them.
+        shell: Shell,
+    },
+}
+
+/// All of the command line, for man pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 #[derive(Debug, Args)]
@@ -149,6 +169,13 @@ struct ServeArgs {
     /// The key of the intake's certificate, PEM.
     #[arg(long, value_name = "FILE", env = "ROLLCALL_TLS_KEY", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// The CA of agents' certificates, PEM, one or more; a certificate names its node.
+    #[arg(long, value_name = "FILE", env = "ROLLCALL_CLIENT_CA_FILE", requires = "tls_cert")]
+    client_ca_file: Option<PathBuf>,
+    /// Refuses connections without a good client certificate; so it is anyway where there are neither
+    /// join tokens nor Kubernetes.
+    #[arg(long, env = "ROLLCALL_REQUIRE_CLIENT_CERTIFICATE", value_parser = BoolishValueParser::new())]
+    require_client_certificate: bool,
     /// Takes tokens over plain HTTP from other machines.
     #[arg(long, env = "ROLLCALL_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
     insecure_http: bool,
@@ -274,6 +301,8 @@ enum Failure {
     Assemble(assemble::AssembleError),
     #[error(transparent)]
     Operator(OperatorError),
+    #[error(transparent)]
+    Ca(CaError),
     #[error("{0}")]
     Target(target::NotDone),
     #[error("the cluster file names no target {wanted:?}; there are: {known}")]
@@ -309,8 +338,13 @@ impl Failure {
 
 /// Runs the command that the process was started with.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
-    logging::init(cli.log_level);
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version come this way, too, for stdout.
+        Err(answer) => return usage::answer(env!("CARGO_PKG_NAME"), answer),
+    };
+    logging::init(env!("CARGO_PKG_NAME"), cli.log_level);
+    let is_daemon = matches!(cli.command, Command::Serve(_));
     match execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         // The reader of a pipe that had enough is no failure.
@@ -319,6 +353,11 @@ pub fn run() -> ExitCode {
         }
         // The report says it.
         Err(failure @ Failure::ChecksFailed { .. }) => ExitCode::from(failure.exit_code()),
+        // It goes where the daemon's other lines go.
+        Err(failure) if is_daemon => {
+            logging::failed("the aggregator has failed", &failure);
+            ExitCode::from(failure.exit_code())
+        }
         Err(failure) => {
             // There is nowhere left to say that stderr is gone.
             let _gone = writeln!(io::stderr(), "rollcall-aggregator: {}", error_chain(&failure));
@@ -389,6 +428,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         }
         Command::Document(args) => finish(runtime(here())?, document::document(args)),
         Command::Prepare(args) => finish(runtime(here())?, prepare::prepare(args)),
+        Command::Ca(command) => ca::ca(command),
         Command::Forget { nodes, server } => {
             let operator = server.operator()?;
             let runtime = runtime(here())?;
@@ -411,6 +451,11 @@ fn execute(command: Command) -> Result<(), Failure> {
             runtime(here())?.block_on(operator.rebind(&node)).map_err(Failure::Operator)?;
             print(&format!("node {node} is bound to the machine of its next report"))
         }
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), PROGRAM, &mut text);
+            print(&String::from_utf8_lossy(&text))
+        }
     }
 }
 
@@ -425,7 +470,16 @@ fn finish(
 }
 
 async fn run_server(args: ServeArgs) -> Result<(), Failure> {
-    let tls = args.tls_cert.zip(args.tls_key).map(|(cert, key)| tls::Files { cert, key });
+    let with_kubernetes = args.kubernetes || args.store == StorePlace::Kubernetes;
+    if args.require_client_certificate && args.client_ca_file.is_none() {
+        let usage = "--require-client-certificate needs the CA of agents' certificates: give --client-ca-file";
+        return Err(Failure::Usage(usage.to_owned()));
+    }
+    let are_required =
+        args.require_client_certificate || (args.token_file.is_none() && !with_kubernetes);
+    let clients = args.client_ca_file.map(|ca| tls::Clients { ca, are_required });
+    let tls = args.tls_cert.zip(args.tls_key);
+    let tls = tls.map(|(cert, key)| tls::Files { cert, key, clients });
     if !args.insecure_http && tls.is_none() && !args.listen.ip().is_loopback() {
         return Err(Failure::PlainIntake { address: args.listen });
     }
@@ -439,22 +493,19 @@ async fn run_server(args: ServeArgs) -> Result<(), Failure> {
     let stop = shutdown::signalled().map_err(|source| Failure::Runtime { source })?;
     let config = ServeConfig {
         cluster: args.cluster,
-        kubernetes: (args.kubernetes || args.store == StorePlace::Kubernetes).then(|| {
-            KubernetesConfig {
-                selection: Selection {
-                    kubeconfig: args.kubeconfig,
-                    default_kubeconfig: true,
-                    context: args.context,
-                },
-                namespace: args.namespace,
-                replica: args.replica_name.unwrap_or_else(host_name),
-                agents: args.agent_service_account,
-            }
+        kubernetes: with_kubernetes.then(|| KubernetesConfig {
+            selection: Selection {
+                kubeconfig: args.kubeconfig,
+                default_kubeconfig: true,
+                context: args.context,
+            },
+            namespace: args.namespace,
+            replica: args.replica_name.unwrap_or_else(host_name),
+            agents: args.agent_service_account,
         }),
         store: args.store,
         operators_from_afar: args.insecure_http,
-        token_file: args.token_file,
-        operator_token_file: args.operator_token_file,
+        tokens: TokenFiles { join: args.token_file, operators: args.operator_token_file },
         tls,
         interval: args.interval,
     };

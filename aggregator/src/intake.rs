@@ -4,6 +4,7 @@
 
 pub mod accept;
 pub mod authenticate;
+pub mod certificate;
 pub mod parse;
 pub mod review;
 pub mod router;

@@ -3,11 +3,12 @@
 //!
 //! The way of a report: [`intake`] takes it, [`roll`] admits it, [`store`] keeps it; [`document`]
 //! assembles what the roll holds; [`onboarding`] plans and carries out the registration with a
-//! network of [`targets`]. [`admin`] shows it all to operators, and [`checks`] tells them what is in
-//! the way of it.
+//! network of [`targets`]. [`admin`] shows it all to operators, [`status`] tells the service manager,
+//! and [`checks`] what is in the way of it.
 
 pub mod admin;
 pub mod aggregator;
+pub mod ca;
 pub mod certificates;
 pub mod checks;
 pub mod class;
@@ -25,6 +26,7 @@ pub mod operator;
 pub mod refusal;
 pub mod roll;
 pub mod serve;
+pub mod status;
 pub mod store;
 pub mod targets;
 pub mod tls;

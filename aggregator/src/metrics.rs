@@ -5,6 +5,9 @@
 mod nodes;
 mod targets;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use jiff::Timestamp;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use rollcall_daemon::process;
@@ -13,10 +16,14 @@ use crate::cluster_file::TargetName;
 use crate::onboarding::expected::Census;
 use crate::onboarding::state::TargetState;
 use crate::targets::Verdict;
+use crate::tls::handshake::Reason;
 
 pub use nodes::NodeFigures;
 use nodes::NodeGauges;
 use targets::TargetGauges;
+
+/// The certificate of the intake, among those whose end is noted.
+const INTAKE: &str = "intake";
 
 /// The aggregator's metrics and the registry that they are in.
 #[derive(Debug, Clone)]
@@ -28,6 +35,10 @@ pub struct Metrics {
     stale_nodes: IntGauge,
     refused_nodes: IntGauge,
     leads: IntGauge,
+    handshakes_failed: IntCounterVec,
+    certificate_expires: IntGaugeVec,
+    /// Until when the intake's certificate is valid, in seconds, once it is noted.
+    intake_until: Arc<AtomicI64>,
     each_node: NodeGauges,
     kubernetes_nodes: IntGaugeVec,
     kubernetes_failing_since: IntGauge,
@@ -103,6 +114,22 @@ impl Metrics {
             "1 where this aggregator submits, of several that share a store.",
         )?;
         registry.register(Box::new(leads.clone()))?;
+        let handshakes_failed = IntCounterVec::new(
+            Opts::new(
+                "rollcall_aggregator_tls_handshakes_failed_total",
+                "TLS handshakes of the intake that came to nothing, by reason.",
+            ),
+            &["reason"],
+        )?;
+        let certificate_expires = IntGaugeVec::new(
+            Opts::new(
+                "rollcall_aggregator_certificate_expires_timestamp_seconds",
+                "Until when a certificate is valid: intake, the one that is served; client-ca, the first to end of the CAs of clients' certificates.",
+            ),
+            &["certificate"],
+        )?;
+        registry.register(Box::new(handshakes_failed.clone()))?;
+        registry.register(Box::new(certificate_expires.clone()))?;
         let kubernetes_nodes = IntGaugeVec::new(
             Opts::new(
                 "rollcall_aggregator_kubernetes_nodes",
@@ -127,6 +154,9 @@ impl Metrics {
             stale_nodes,
             refused_nodes,
             leads,
+            handshakes_failed,
+            certificate_expires,
+            intake_until: Arc::new(AtomicI64::new(i64::MAX)),
             each_node,
             kubernetes_nodes,
             kubernetes_failing_since,
@@ -147,6 +177,33 @@ impl Metrics {
     /// Notes whether this aggregator leads.
     pub fn leads(&self, leads: bool) {
         self.leads.set(leads.into());
+    }
+
+    /// Shows every reason for which a handshake can come to nothing, so that a rate never misses the
+    /// first: where there is TLS.
+    pub fn handshakes(&self) {
+        for reason in Reason::ALL {
+            self.handshakes_failed.with_label_values(&[reason.as_str()]).reset();
+        }
+    }
+
+    /// Counts a handshake that came to nothing.
+    pub fn handshake_failed(&self, reason: Reason) {
+        self.handshakes_failed.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// Notes until when a certificate is valid: `intake` or `client-ca`.
+    pub fn certificate_expires(&self, certificate: &'static str, until: Timestamp) {
+        if certificate == INTAKE {
+            self.intake_until.store(until.as_second(), Ordering::Relaxed);
+        }
+        self.certificate_expires.with_label_values(&[certificate]).set(until.as_second());
+    }
+
+    /// When the intake's certificate expired, if it has.
+    pub fn intake_expired(&self, now: Timestamp) -> Option<Timestamp> {
+        let until = self.intake_until.load(Ordering::Relaxed);
+        Timestamp::from_second(until).ok().filter(|until| *until < now)
     }
 
     /// Counts a report by its outcome, a fixed word.

@@ -1,6 +1,6 @@
 //! `serve`: puts the parts together and runs them until told to stop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -9,23 +9,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
+use axum::response::Response;
 use axum_server::service::MakeService;
-use axum_server::tls_rustls::RustlsConfig;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use jiff::Timestamp;
 use rollcall_daemon::http::install_crypto_provider;
 use rollcall_daemon::kubernetes::{self, Selection};
+use rollcall_daemon::notify::Notifier;
 use rollcall_daemon::observe;
 use rollcall_daemon::readiness::{Latch, Readiness};
-use rollcall_daemon::secret::{SecretError, read_secret_file, warn_if_exposed};
 use rollcall_report::error_chain;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
+use tower::Service;
 
 use crate::admin::access::Access;
 use crate::aggregator::Aggregator;
@@ -39,13 +40,15 @@ use crate::kubernetes::{leaving, stamping};
 use crate::metrics::Metrics;
 use crate::onboarding::classes;
 use crate::onboarding::execute::Executor;
+use crate::status::Status;
 use crate::store::kubernetes::{Feed, Place, Sizing};
 use crate::store::{Contents, OpenError, Store};
 use crate::targets::aios;
 use crate::targets::transport::TransportError;
-use crate::tls::TlsError;
-use crate::tokens::{Tokens, WeakToken};
-use crate::{admin, intake, tls};
+use crate::tls::handshake::{Acceptor, Failures};
+use crate::tls::{Served, TlsError};
+use crate::tokens::files::{AllTokens, TokenFileError, TokenFiles};
+use crate::{admin, intake, status, tls};
 
 /// How long a client may take to send a request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,10 +70,8 @@ pub struct ServeConfig {
     pub store: StorePlace,
     /// The cluster that is served, where it is one of Kubernetes.
     pub kubernetes: Option<KubernetesConfig>,
-    /// The join tokens.
-    pub token_file: Option<PathBuf>,
-    /// The operator's tokens.
-    pub operator_token_file: Option<PathBuf>,
+    /// The join tokens, and the operator's.
+    pub tokens: TokenFiles,
     /// Whether operators' tokens are taken from other machines, over plain HTTP.
     pub operators_from_afar: bool,
     /// The intake's certificate; plain HTTP without.
@@ -120,33 +121,8 @@ pub enum ServeError {
         source: ClusterFileError,
     },
     /// A token file is of no use.
-    #[error("{flag} is of no use")]
-    TokenFile {
-        /// The flag that names it.
-        flag: &'static str,
-        /// What is wrong with it.
-        source: SecretError,
-    },
-    /// A token is too short.
-    #[error("{flag} {} holds a token that is too easy to guess", path.display())]
-    WeakToken {
-        /// The flag that names the file.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Which token.
-        source: WeakToken,
-    },
-    /// A token opens both doors.
-    #[error(
-        "--token-file {} and --operator-token-file {} hold the same token: every agent could act as an operator; make another one with: openssl rand -hex 32", join.display(), operator.display()
-    )]
-    SharedToken {
-        /// The join tokens.
-        join: PathBuf,
-        /// The operator's tokens.
-        operator: PathBuf,
-    },
+    #[error(transparent)]
+    Tokens(TokenFileError),
     /// The intake's certificate cannot be served.
     #[error("the intake has no certificate")]
     Tls {
@@ -165,7 +141,9 @@ pub enum ServeError {
     )]
     NoNamespace,
     /// There is no way to report.
-    #[error("no agent could report: give the join tokens with --token-file, or say --kubernetes")]
+    #[error(
+        "no agent could report: give the join tokens with --token-file, or the CA of agents' certificates with --client-ca-file, or say --kubernetes"
+    )]
     NobodyMayReport,
     /// The store is of no use.
     #[error("the aggregator cannot start without its store")]
@@ -208,13 +186,12 @@ impl ServeError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::ClusterFile { source } => !matches!(source, ClusterFileError::Unreadable { .. }),
-            Self::WeakToken { .. }
-            | Self::SharedToken { .. }
-            | Self::Tls { source: TlsError::Certificate { .. } }
+            Self::Tokens(TokenFileError::Weak { .. } | TokenFileError::Shared { .. })
             | Self::NoNamespace
             | Self::NobodyMayReport
+            | Self::Store { source: OpenError::NotOurs { .. } | OpenError::TooNew { .. } }
             | Self::Target { .. } => true,
-            Self::TokenFile { .. }
+            Self::Tokens(TokenFileError::NoSecret { .. })
             | Self::Tls { .. }
             | Self::Kubernetes { .. }
             | Self::Store { .. }
@@ -235,42 +212,52 @@ pub async fn serve(
     listeners: Listeners,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
+    let notifier = Notifier::from_environment();
+    let shutdown = async {
+        shutdown.await;
+        notifier.stopping("stopping: answering what is under way");
+    };
+    tokio::select! {
+        outcome = Box::pin(run(config, listeners, &notifier, shutdown)) => outcome,
+        never = notifier.keep_alive(|| true) => match never {},
+    }
+}
+
+async fn run(
+    config: ServeConfig,
+    listeners: Listeners,
+    notifier: &Notifier,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
     install_crypto_provider();
     tokio::pin!(shutdown);
     let file =
         ClusterFile::read(&config.cluster).map_err(|source| ServeError::ClusterFile { source })?;
-    let (join_tokens, operators) = all_tokens(&config)?;
-    let certificate = config.tls.as_ref().map(tls::Files::load).transpose();
-    let certificate = certificate.map_err(|source| ServeError::Tls { source })?;
-    let mut clients = Vec::new();
-    for target in file.aios_targets() {
-        let client = aios::Client::new(target)
-            .map_err(|source| ServeError::Target { target: target.name.to_string(), source })?;
-        clients.push((target.clone(), client));
-    }
+    let tokens = config.tokens.load().map_err(ServeError::Tokens)?;
+    let tls = match config.tls {
+        Some(files) => Some(Secured::load(files).await?),
+        None => None,
+    };
+    let clients = clients(&file)?;
     let metrics = Metrics::new().map_err(|source| ServeError::Metrics { source })?;
     let kubernetes = match config.kubernetes {
         Some(config) => Some(Kubernetes::reach(config).await?),
         None => without_nodes(&file),
     };
-    if join_tokens.is_none() && kubernetes.is_none() {
+    let takes_certificates = tls.as_ref().is_some_and(Secured::takes_certificates);
+    if tokens.join.is_none() && kubernetes.is_none() && !takes_certificates {
         return Err(ServeError::NobodyMayReport);
     }
-    let (candidate, leadership) = match (&config.store, &kubernetes) {
-        (StorePlace::Kubernetes, Some(it)) => {
-            let (candidate, leadership) =
-                Candidate::new(it.client.clone(), &it.namespace, it.replica.clone());
-            (Some(candidate), leadership)
-        }
-        _ => (None, Leadership::of_one()),
-    };
+    let (candidate, leadership) = candidate(&config.store, kubernetes.as_ref());
     let readiness = Readiness::new();
     let (waiting, admin_listener) = twice(listeners.admin)
         .map_err(|source| ServeError::Listener { listener: "admin", source })?;
     let unopened = readiness.latch("the store to open");
     let probes = observe::router(metrics.registry().clone(), readiness.clone());
+    notifier.status("opening the store");
     let opened = tokio::select! {
-        opened = open_store(&config.store, kubernetes.as_ref(), &file, &leadership) => opened?,
+        opened = open_store(&config.store, kubernetes.as_ref(), &file, &leadership, notifier) => opened?,
+        never = notifier.ask_for_time(), if config.store == StorePlace::Kubernetes => match never {},
         // Whoever probes is answered meanwhile.
         served = observe::serve(waiting, probes, std::future::pending()) => {
             return served.map_err(|source| ServeError::Listener { listener: "admin", source });
@@ -290,9 +277,10 @@ pub async fn serve(
 
     let by_name = clients.iter().map(|(target, client)| (target.name.clone(), client.clone()));
     let by_name: BTreeMap<_, _> = by_name.collect();
+    let AllTokens { join, operators } = tokens.clone();
     let access = Access::new(operators, config.operators_from_afar);
     let admin = admin::router::router(Arc::clone(&aggregator), by_name, access, readiness);
-    let authenticator = Authenticator::new(join_tokens, reviewer);
+    let authenticator = Authenticator::new(join, reviewer);
     let intake = intake::router::router(Arc::clone(&aggregator), authenticator);
 
     let feed = feed.map(Arc::new);
@@ -303,9 +291,8 @@ pub async fn serve(
     background.spawn(lead(Arc::clone(&aggregator), clients, feed, cluster));
     background.spawn(Arc::clone(&aggregator).follow_nodes());
     background.spawn(keep_house(Arc::clone(&aggregator)));
-    if let (Some(files), Some(served)) = (config.tls, certificate.clone()) {
-        background.spawn(never(files.follow(served)));
-    }
+    background.spawn(never(config.tokens.follow(tokens)));
+    let tls = tls.map(|tls| tls.follow(&aggregator.metrics, &mut background));
     let (resign, resigned) = oneshot::channel::<()>();
     let candidacy = candidate.map(|candidate| {
         tokio::spawn(candidate.run(async move {
@@ -315,8 +302,9 @@ pub async fn serve(
     });
 
     let stop = axum_server::Handle::new();
+    background.spawn(never(inform(Arc::clone(&aggregator), notifier.clone(), stop.clone())));
     let intake_service = intake.into_make_service();
-    let intake = serve_http("intake", listeners.intake, intake_service, certificate, stop.clone());
+    let intake = serve_http("intake", listeners.intake, intake_service, tls, stop.clone());
     let admin_service = admin.into_make_service_with_connect_info::<SocketAddr>();
     let admin = serve_http("admin", admin_listener, admin_service, None, stop.clone());
     tokio::pin!(intake, admin);
@@ -342,10 +330,35 @@ pub async fn serve(
     intake.and(admin)
 }
 
+/// Each target that is registered with, and how it is reached.
+fn clients(file: &ClusterFile) -> Result<Vec<(AiosTarget, aios::Client)>, ServeError> {
+    let client = |target: &AiosTarget| {
+        let client = aios::Client::new(target)
+            .map_err(|source| ServeError::Target { target: target.name.to_string(), source })?;
+        Ok((target.clone(), client))
+    };
+    file.aios_targets().map(client).collect()
+}
+
+/// What runs for the lead, where several may share the store.
+fn candidate(
+    store: &StorePlace,
+    kubernetes: Option<&Kubernetes>,
+) -> (Option<Candidate>, Leadership) {
+    match (store, kubernetes) {
+        (StorePlace::Kubernetes, Some(it)) => {
+            let (candidate, leadership) =
+                Candidate::new(it.client.clone(), &it.namespace, it.replica.clone());
+            (Some(candidate), leadership)
+        }
+        _ => (None, Leadership::of_one()),
+    }
+}
+
 /// There is no Kubernetes, which some targets cannot do without.
 fn without_nodes(file: &ClusterFile) -> Option<Kubernetes> {
     if let Some(target) = file.region() {
-        log::warn!(target_name = target.name.as_str();
+        log::warn!(target = target.name.as_str();
             "no node is given a class: node classes are labels of Nodes, which only --kubernetes tells");
     }
     None
@@ -355,22 +368,6 @@ fn without_nodes(file: &ClusterFile) -> Option<Kubernetes> {
 fn twice(listener: TcpListener) -> io::Result<(TcpListener, TcpListener)> {
     let listener = listener.into_std()?;
     Ok((TcpListener::from_std(listener.try_clone()?)?, TcpListener::from_std(listener)?))
-}
-
-/// The join tokens and the operators'.
-fn all_tokens(config: &ServeConfig) -> Result<(Option<Tokens>, Option<Tokens>), ServeError> {
-    let read =
-        |flag, path: &Option<PathBuf>| path.as_ref().map(|path| tokens(flag, path)).transpose();
-    let join = read("--token-file", &config.token_file)?;
-    let operators = read("--operator-token-file", &config.operator_token_file)?;
-    let paths = config.token_file.clone().zip(config.operator_token_file.clone());
-    if let (Some(join), Some(operators), Some((join_file, operator_file))) =
-        (&join, &operators, paths)
-        && operators.shares_one_with(join)
-    {
-        return Err(ServeError::SharedToken { join: join_file, operator: operator_file });
-    }
-    Ok((join, operators))
 }
 
 /// The cluster, as it is reached.
@@ -420,6 +417,7 @@ async fn open_store(
     kubernetes: Option<&Kubernetes>,
     file: &ClusterFile,
     leadership: &Leadership,
+    notifier: &Notifier,
 ) -> Result<(Store, Contents, Option<Feed>), ServeError> {
     let it = match (place, kubernetes) {
         (StorePlace::Kubernetes, Some(it)) => it,
@@ -447,6 +445,7 @@ async fn open_store(
                 let words = error_chain(&error);
                 if trouble.as_ref() != Some(&words) {
                     log::error!(error = words.as_str(); "the store is not open yet, trying again");
+                    notifier.status(&format!("waiting for the store: {words}"));
                 }
                 trouble = Some(words);
                 tokio::time::sleep(STORE_PAUSE).await;
@@ -464,6 +463,7 @@ async fn lead(
     cluster: Option<kube::Client>,
 ) {
     let mut leadership = aggregator.leadership.clone();
+    let mut trouble = None;
     loop {
         leadership.gained().await;
         let mut unreadable = Vec::new();
@@ -472,9 +472,14 @@ async fn lead(
                 Ok(standings) => {
                     aggregator.take_up(standings.learned);
                     unreadable = standings.unreadable;
+                    trouble = None;
                 }
                 Err(error) => {
-                    log::warn!(error:% = error; "where the targets stand cannot be read, trying again");
+                    let words = error.to_string();
+                    if trouble.as_ref() != Some(&words) {
+                        log::warn!(error = words.as_str(); "where the targets stand cannot be read, trying again");
+                    }
+                    trouble = Some(words);
                     tokio::time::sleep(STORE_PAUSE).await;
                     continue;
                 }
@@ -484,7 +489,7 @@ async fn lead(
         let mut duties = JoinSet::new();
         for (target, client) in clients.clone() {
             if unreadable.iter().any(|name| name == target.name.as_str()) {
-                log::error!(target_name = target.name.as_str();
+                log::error!(target = target.name.as_str();
                     "nothing is done for the target, since where it stands cannot be understood");
                 continue;
             }
@@ -515,6 +520,18 @@ async fn lead(
     }
 }
 
+/// Tells the service manager when both listeners are up, and then what is being done.
+async fn inform(
+    aggregator: Arc<Aggregator>,
+    notifier: Notifier,
+    listeners: axum_server::Handle<SocketAddr>,
+) -> Infallible {
+    // It is one handle for both, which are started at once.
+    let _address = listeners.listening().await;
+    notifier.ready(&Status::of(&aggregator).to_string());
+    status::follow(aggregator, notifier).await
+}
+
 /// A task that never ends, as one among others that do not either.
 async fn never(task: impl Future<Output = Infallible>) {
     match task.await {}
@@ -526,15 +543,51 @@ async fn open_when_listed(nodes: Nodes, latch: Latch) {
     std::future::pending::<()>().await;
 }
 
+/// How a listener takes TLS connections.
+struct Tls {
+    acceptor: Acceptor,
+    /// Whether a connection is for one request: a certificate that expires, or whose CA is not trusted
+    /// any more, must not live on in one that is kept open.
+    one_request_each: bool,
+}
+
+/// The files of TLS, and what they hold.
+struct Secured {
+    files: tls::Files,
+    served: Served,
+}
+
+impl Secured {
+    async fn load(files: tls::Files) -> Result<Self, ServeError> {
+        let served = files.load().await.map_err(|source| ServeError::Tls { source })?;
+        Ok(Self { files, served })
+    }
+
+    const fn takes_certificates(&self) -> bool {
+        self.files.clients.is_some()
+    }
+
+    /// Follows the files from now on.
+    fn follow(self, metrics: &Metrics, background: &mut JoinSet<()>) -> Tls {
+        metrics.handshakes();
+        let acceptor = Acceptor::new(self.served.config(), Failures::new(metrics.clone()));
+        let one_request_each = self.takes_certificates();
+        background.spawn(never(self.files.follow(self.served, metrics.clone())));
+        Tls { acceptor, one_request_each }
+    }
+}
+
 async fn serve_http<S>(
     name: &'static str,
     listener: TcpListener,
     service: S,
-    tls: Option<RustlsConfig>,
+    tls: Option<Tls>,
     stop: axum_server::Handle<SocketAddr>,
 ) -> Result<(), ServeError>
 where
     S: MakeService<SocketAddr, Request<Incoming>>,
+    S::Service: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+    <S::Service as Service<Request<Incoming>>>::Future: Send,
 {
     let failed = |source| ServeError::Listener { listener: name, source };
     let address = listener.local_addr().map_err(failed)?;
@@ -542,9 +595,10 @@ where
     log::info!(address:% = address, tls = tls.is_some(); "{name} listening");
     // HTTP/1 alone: to tell the versions apart, the first bytes would be awaited without a limit.
     if let Some(tls) = tls {
-        let server = axum_server::from_tcp_rustls(listener, tls).map_err(failed)?;
+        let server = axum_server::from_tcp(listener).map_err(failed)?.acceptor(tls.acceptor);
         let mut server = server.http1_only().handle(stop);
         bound_headers(server.http_builder());
+        server.http_builder().http1().keep_alive(!tls.one_request_each);
         server.serve(service).await.map_err(failed)
     } else {
         let server = axum_server::from_tcp(listener).map_err(failed)?;
@@ -569,10 +623,13 @@ async fn keep_house(aggregator: Arc<Aggregator>) {
     seen.set_missed_tick_behavior(MissedTickBehavior::Delay);
     seen.reset();
     let mut seen_trouble = None;
+    let mut silent = BTreeSet::new();
     loop {
         tokio::select! {
             _ = count.tick() => {
-                aggregator.measure(Timestamp::now());
+                let now = Timestamp::now();
+                aggregator.measure(now);
+                aggregator.tell_silence(&mut silent, now);
             }
             _ = seen.tick() => {
                 let trouble = aggregator.store_last_seen().await.err();
@@ -583,14 +640,4 @@ async fn keep_house(aggregator: Arc<Aggregator>) {
             }
         }
     }
-}
-
-fn tokens(flag: &'static str, path: &std::path::Path) -> Result<Tokens, ServeError> {
-    let secret = read_secret_file(path).map_err(|source| ServeError::TokenFile { flag, source })?;
-    warn_if_exposed(path);
-    Tokens::new(&secret).map_err(|source| ServeError::WeakToken {
-        flag,
-        path: path.to_owned(),
-        source,
-    })
 }

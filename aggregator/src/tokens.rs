@@ -1,5 +1,9 @@
 //! Bearer tokens: the join tokens of agents, the tokens of operators.
 
+pub mod files;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
 use axum::http::{HeaderMap, header};
 use ring::digest::{SHA256, digest};
 use rollcall_daemon::secret::Secret;
@@ -7,15 +11,18 @@ use rollcall_report::{Refusal, RefusalCode};
 use subtle::{Choice, ConstantTimeEq as _};
 use thiserror::Error;
 
-/// The bearer tokens that open a door. Kept as digests, compared in constant time.
+/// The bearer tokens that open a door. Kept as digests, compared in constant time. All clones are
+/// replaced together.
 #[derive(Clone)]
 pub struct Tokens {
-    digests: Vec<[u8; 32]>,
+    digests: Arc<RwLock<Digests>>,
 }
+
+type Digests = Arc<[[u8; 32]]>;
 
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tokens({})", self.digests.len())
+        write!(f, "Tokens({})", self.count())
     }
 }
 
@@ -50,12 +57,38 @@ impl Tokens {
             }
             digests.push(sha256(token));
         }
-        Ok(Self { digests })
+        Ok(Self { digests: Arc::new(RwLock::new(digests.into())) })
+    }
+
+    /// None yet: they let nobody in until they are replaced.
+    pub fn none() -> Self {
+        Self { digests: Arc::new(RwLock::new(Digests::from([]))) }
     }
 
     /// Whether a token is among both.
     pub fn shares_one_with(&self, other: &Self) -> bool {
-        self.digests.iter().any(|digest| other.digests.contains(digest))
+        let theirs = other.digests();
+        self.digests().iter().any(|digest| theirs.contains(digest))
+    }
+
+    /// Whether the tokens are the same, in the same order.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.digests() == other.digests()
+    }
+
+    /// Lets in whom the other tokens let in, and nobody else.
+    pub fn replace(&self, other: &Self) {
+        let new = other.digests();
+        *self.digests.write().unwrap_or_else(PoisonError::into_inner) = new;
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.digests().len()
+    }
+
+    fn digests(&self) -> Digests {
+        Arc::clone(&self.digests.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Checks a token that was presented.
@@ -64,11 +97,14 @@ impl Tokens {
     ///
     /// The refusal to answer with.
     pub fn check(&self, token: &str) -> Result<(), Refusal> {
+        let digests = self.digests();
+        if digests.is_empty() {
+            let message = "this aggregator has no token to compare with yet: its log says which file it waits for";
+            return Err(Refusal { code: RefusalCode::Unavailable, message: message.to_owned() });
+        }
         let presented = sha256(token);
-        let known = self
-            .digests
-            .iter()
-            .fold(Choice::from(0), |known, digest| known | digest.ct_eq(&presented));
+        let known =
+            digests.iter().fold(Choice::from(0), |known, digest| known | digest.ct_eq(&presented));
         if known.into() {
             return Ok(());
         }
@@ -144,6 +180,17 @@ mod tests {
                 "{what}"
             );
         }
+    }
+
+    #[test]
+    fn without_tokens_nobody_comes_in_until_there_are_some() {
+        let tokens = Tokens::none();
+        for token in ["", OLD] {
+            let refusal = tokens.check(token).expect_err("there are none");
+            assert_eq!(refusal.code, RefusalCode::Unavailable, "{token:?}");
+        }
+        tokens.replace(&Tokens::new(&Secret::new(OLD.to_owned())).expect("long enough"));
+        assert_eq!(tokens.check(OLD), Ok(()));
     }
 
     #[test]

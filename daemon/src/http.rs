@@ -1,5 +1,6 @@
 //! Outgoing HTTP: one TLS stack with one crypto provider, no redirects, bounded replies.
 
+use std::error::Error as StdError;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -120,8 +121,11 @@ impl ClientCertificate<'_> {
         })?;
         CertifiedKey::from_der(chain, private, &rustls::crypto::ring::default_provider())
             .map_err(|source| self.unpaired(Box::new(source)))?;
-        cert.push(b'\n');
-        cert.extend(key);
+        // A kubelet's are in one file.
+        if self.cert_file != self.key_file {
+            cert.push(b'\n');
+            cert.extend(key);
+        }
         reqwest::Identity::from_pem(&cert).map_err(|source| self.unpaired(Box::new(source)))
     }
 
@@ -129,6 +133,21 @@ impl ClientCertificate<'_> {
         let (cert, key) = (self.cert_file.to_owned(), self.key_file.to_owned());
         ClientError::ClientPair { cert, key, source }
     }
+}
+
+/// The TLS library's error behind one of a request. `std::io::Error` passes over what it wraps.
+pub fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found);
+        }
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 /// Whether what is sent there stays between the two ends: HTTPS, or HTTP that never leaves this
@@ -270,6 +289,22 @@ pub enum ClientError {
         /// What the HTTP library said.
         source: reqwest::Error,
     },
+}
+
+impl ClientError {
+    /// Whether it is our own certificate or its key that is of no use.
+    pub const fn is_client_certificate(&self) -> bool {
+        match self {
+            Self::ClientCertificateUnreadable { .. }
+            | Self::ClientCertificateInvalid { .. }
+            | Self::ClientKeyInvalid { .. }
+            | Self::ClientPair { .. } => true,
+            Self::CaUnreadable { .. }
+            | Self::CaInvalid { .. }
+            | Self::CaEmpty { .. }
+            | Self::Proxy { .. } => false,
+        }
+    }
 }
 
 /// Why a reply's body could not be read.

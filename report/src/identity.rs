@@ -2,8 +2,12 @@
 
 use std::fmt;
 
+use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+/// How many hexadecimal digits of a long name's hash end the shortened form.
+const NAME_HASH_DIGITS: usize = 10;
 
 /// A node's identity as its agent sees it. The agent proposes, the aggregator accepts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +109,30 @@ pub struct NodeId(String);
 impl NodeId {
     /// The longest label value that Kubernetes takes, in characters.
     pub const MAX_CHARS: usize = 63;
+
+    /// The id of a node that nobody has given another: its name. One that is too long for a label value
+    /// is shortened, and a hash of the whole keeps it apart from its neighbours.
+    ///
+    /// # Errors
+    ///
+    /// Not for any name that is known; when the id were no label value.
+    pub fn of_name(name: &NodeName) -> Result<Self, InvalidNodeId> {
+        let whole = name.as_str();
+        if whole.len() <= Self::MAX_CHARS {
+            return whole.parse();
+        }
+        let hash = digest(&SHA256, whole.as_bytes());
+        let beginning: String =
+            whole.chars().take(Self::MAX_CHARS - NAME_HASH_DIGITS - 1).collect();
+        let ending: String = hash
+            .as_ref()
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 0xf])
+            .filter_map(|digit| char::from_digit(digit.into(), 16))
+            .take(NAME_HASH_DIGITS)
+            .collect();
+        format!("{}-{ending}", beginning.trim_end_matches(['-', '.'])).parse()
+    }
 
     fn check(text: &str) -> Result<(), InvalidNodeId> {
         let problem = if text.is_empty() {
@@ -216,6 +244,19 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_become_short_ids_that_differ() {
+        let long = |end: &str| format!("{}.{end}.example", "a".repeat(51));
+        let name = |text: &str| -> NodeName { text.parse().expect("a node name") };
+        // printf %s "$NAME" | sha256sum
+        let one = NodeId::of_name(&name(&long("node-one"))).expect("an id");
+        assert_eq!(one.as_str(), format!("{}-0205f8b213", "a".repeat(51)));
+        let two = NodeId::of_name(&name(&long("node-two"))).expect("an id");
+        assert_ne!(one, two);
+        let longest_label = "b".repeat(63);
+        assert_eq!(NodeId::of_name(&name(&longest_label)).expect("an id").as_str(), longest_label);
+    }
 
     #[test]
     fn node_ids() {

@@ -9,22 +9,19 @@
 pub mod deployment;
 pub mod replicas;
 
-use std::fmt::Debug;
 use std::fs;
-use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::process::output;
+pub use crate::process::wait_until;
+
 /// How long the cluster may take for what ought to be soon: to start a pod, to notice a change.
 pub const SOON: Duration = Duration::from_mins(1);
-
-/// How often a condition is looked at that is waited for.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// The scripts of the bed.
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster");
@@ -397,28 +394,6 @@ impl Drop for Namespace<'_> {
     }
 }
 
-/// Looks until there is what is waited for, and returns it.
-///
-/// # Panics
-///
-/// When `deadline` passes first; with why the last look was in vain.
-pub fn wait_until<T, E: Debug>(
-    what: &str,
-    deadline: Duration,
-    mut look: impl FnMut() -> Result<T, E>,
-) -> T {
-    let started = Instant::now();
-    loop {
-        match look() {
-            Ok(found) => return found,
-            Err(why) if started.elapsed() >= deadline => {
-                panic!("{what}: not within {deadline:?}: {why:?}")
-            }
-            Err(_) => thread::sleep(LOOK),
-        }
-    }
-}
-
 /// A text in a JSON document; empty where there is none.
 pub fn text<'a>(document: &'a Value, pointer: &str) -> &'a str {
     document.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
@@ -427,25 +402,4 @@ pub fn text<'a>(document: &'a Value, pointer: &str) -> &'a str {
 fn json(printed: &str) -> Value {
     serde_json::from_str(printed)
         .unwrap_or_else(|error| panic!("this is no JSON ({error}): {printed}"))
-}
-
-/// What a command prints, when it ends well; else what it said.
-fn output(mut command: Command, input: &str) -> Result<String, String> {
-    let program = command.get_program().to_owned();
-    let spawned =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child =
-        spawned.unwrap_or_else(|error| panic!("{} cannot be run: {error}", program.display()));
-    if let Some(mut stdin) = child.stdin.take() {
-        // A program that ends without reading its input says why itself.
-        let _closed = stdin.write_all(input.as_bytes());
-    }
-    let output = child
-        .wait_with_output()
-        .unwrap_or_else(|error| panic!("{} cannot be waited for: {error}", program.display()));
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{}: {}", output.status, said.trim()))
 }

@@ -12,3 +12,4 @@ pub mod openssl;
 pub mod process;
 pub mod s3;
 pub mod serving;
+pub mod systemd;

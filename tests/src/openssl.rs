@@ -63,9 +63,25 @@ impl Authority {
     pub fn issue_for(&self, new_key: &str, common_name: &str, names: &str, days: i32) -> Issued {
         let names =
             if names.is_empty() { String::new() } else { format!("subjectAltName={names}\n") };
-        let extensions = format!("basicConstraints=critical,CA:FALSE\n{names}");
+        self.sign(new_key, &format!("/CN={common_name}"), &names, days)
+    }
+
+    /// A kubelet's certificate, as kubeadm makes it: the name is in the subject alone.
+    ///
+    /// # Panics
+    ///
+    /// When openssl fails.
+    pub fn issue_for_kubelet(&self, node: &str) -> Issued {
+        let subject = format!("/O=system:nodes/CN=system:node:{node}");
+        let extensions = "keyUsage=critical,digitalSignature,keyEncipherment\n\
+                          extendedKeyUsage=clientAuth\nauthorityKeyIdentifier=keyid\n";
+        self.sign("-newkey rsa:2048 -nodes -sha256", &subject, extensions, 365)
+    }
+
+    fn sign(&self, new_key: &str, subject: &str, extensions: &str, days: i32) -> Issued {
+        let extensions = format!("basicConstraints=critical,CA:FALSE\n{extensions}");
         fs::write(self.path("extensions"), extensions).expect("written");
-        self.openssl(&format!("req {new_key} -subj /CN={common_name} -keyout key -out request"));
+        self.openssl(&format!("req {new_key} -subj {subject} -keyout key -out request"));
         self.openssl(&format!(
             "x509 -req -in request -CA ca.crt -CAkey ca.key -CAcreateserial -days {days} -sha256 \
              -extfile extensions -out certificate"

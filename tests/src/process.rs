@@ -5,7 +5,8 @@
 #![expect(clippy::panic, reason = "a harness fails the test that uses it")]
 
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader, Read};
+use std::fmt::Debug;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -17,6 +18,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a daemon may take for what ought to be at once, on a slow and busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often a condition is looked at that is waited for.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// How many of the last lines an error message shows.
 const SHOWN_LINES: usize = 40;
@@ -296,6 +300,57 @@ impl Output {
             (written, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+/// Looks until there is what is waited for, and returns it.
+///
+/// # Panics
+///
+/// When `deadline` passes first; with why the last look was in vain.
+pub fn wait_until<T, E: Debug>(
+    what: &str,
+    deadline: Duration,
+    mut look: impl FnMut() -> Result<T, E>,
+) -> T {
+    let started = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(why) if started.elapsed() >= deadline => {
+                panic!("{what}: not within {deadline:?}: {why:?}")
+            }
+            Err(_) => thread::sleep(LOOK),
+        }
+    }
+}
+
+/// What a command prints, when it ends well; else what it said.
+///
+/// # Errors
+///
+/// How it ended, and what it wrote to stderr.
+///
+/// # Panics
+///
+/// When there is no such program.
+pub(crate) fn output(mut command: Command, input: &str) -> Result<String, String> {
+    let program = command.get_program().to_owned();
+    let spawned =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child =
+        spawned.unwrap_or_else(|error| panic!("{} cannot be run: {error}", program.display()));
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that ends without reading its input says why itself.
+        let _closed = stdin.write_all(input.as_bytes());
+    }
+    let output = child
+        .wait_with_output()
+        .unwrap_or_else(|error| panic!("{} cannot be waited for: {error}", program.display()));
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{}: {}", output.status, said.trim()))
 }
 
 #[cfg(test)]

@@ -317,6 +317,7 @@ fn tls_for_the_intake() {
 fn wrong_usage_and_useless_files_are_told_at_the_start() {
     let bed = Bed::new("");
     bed.write("weak", "hunter2");
+    bed.write("empty", "\n");
     bed.write("wrong-key.yaml", "cluster:\n  id: west\n  regoinId: r\n");
     bed.write("no-id.yaml", "cluster:\n  regionId: r\n");
     bed.write("bad-id.yaml", "cluster:\n  id: West\n  regionId: r\n");
@@ -350,7 +351,7 @@ fn wrong_usage_and_useless_files_are_told_at_the_start() {
             "a bad id",
             serve(&path("bad-id.yaml"), &token, &[]),
             2,
-            "bad-id.yaml, line 2, column 7: cluster id \"West\"",
+            r#"bad-id.yaml, line 2, column 7: cluster id "West""#,
         ),
         (
             "a duplicate key",
@@ -359,7 +360,7 @@ fn wrong_usage_and_useless_files_are_told_at_the_start() {
             "twice.yaml, line 4, column 3: duplicate mapping key: id",
         ),
         ("no cluster file", serve(&path("none.yaml"), &token, &[]), 1, "none.yaml cannot be read"),
-        ("no token", serve(&cluster, &path("none"), &[]), 1, "none cannot be read"),
+        ("an empty token file", serve(&cluster, &path("empty"), &[]), 1, "empty is empty"),
         (
             "a weak token",
             serve(&cluster, &path("weak"), &[]),

@@ -166,7 +166,9 @@ fn config(
 ) -> RunConfig {
     RunConfig {
         aggregator: format!("http://{aggregator}").parse().expect("a URL"),
-        token_file,
+        token_file: Some(token_file),
+        client_cert: None,
+        client_key: None,
         listen: "127.0.0.1:0".parse().expect("an address"),
         interval,
         ca_file: None,
@@ -378,11 +380,47 @@ async fn a_node_whose_probes_fail_still_reports() {
 }
 
 #[tokio::test]
-async fn a_missing_token_file_is_an_error_at_the_start_only() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("bound");
-    let config = config(address, "bare-minimum", None, "/nonexistent/token".into());
-    let error = run(config, listener, std::future::pending()).await.expect_err("no token file");
-    assert!(matches!(error, RunError::TokenFile { .. }), "{error}");
-    assert!(error.to_string().contains("--token-file"), "{error}");
+async fn a_token_file_that_is_not_there_yet_is_waited_for() {
+    let mut aggregator = Aggregator::start().await;
+    let interval = Some(Duration::from_millis(20));
+    let agent =
+        Agent::start_with(aggregator.address, "bare-minimum", interval, |config, folder| {
+            config.token_file = Some(folder.join("later"));
+        });
+    let agent = agent.await;
+    let later = agent.folder.path().join("later");
+    let path = later.display().to_string();
+    let words = ["WARN", "there is no token", "--token-file", &path];
+    Lines::wait_for(&words, 1).await;
+    let failed = "rollcall_agent_reports_total{outcome=\"failed\"}";
+    let tries = async {
+        while agent.metric(failed).await.parse::<u32>().expect("a count") < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, tries).await.expect("it is tried again");
+    Lines::wait_for(&words, 1).await;
+    fs::write(&later, "hunter2-later").expect("written");
+    let first = aggregator.next().await;
+    assert_eq!(first.authorization.as_deref(), Some("Bearer hunter2-later"));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn two_troubles_that_take_turns_are_logged_once_each() {
+    let mut aggregator = Aggregator::start().await;
+    let port = format!(":{}/", aggregator.address.port());
+    let interval = Some(Duration::from_millis(20));
+    let agent = Agent::start(aggregator.address, "bare-minimum", interval).await;
+    for status in [503, 429, 503, 429, 503, 429] {
+        aggregator.next().await.answer(status, "{}");
+    }
+    let last = aggregator.next().await;
+    for words in ["503 Service Unavailable", "429 Too Many Requests"] {
+        Lines::wait_for(&["WARN", &port, words], 1).await;
+    }
+    last.accept(60);
+    aggregator.next().await.answer(503, "{}");
+    Lines::wait_for(&["WARN", &port, "503 Service Unavailable"], 2).await;
+    agent.stop().await;
 }

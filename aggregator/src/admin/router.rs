@@ -163,8 +163,10 @@ async fn rebind(
         let write = Write::Node { entry, report: None, departure: None };
         (permit.put(write), change)
     };
+    let node_id = change.entry.node_id.clone();
     admin.aggregator.settle(pending, change).await.map_err(not_stored)?;
-    log::info!(node = name.as_str(); "the node's next report may come from another machine");
+    log::info!(node = name.as_str(), node_id = node_id.as_str();
+        "the node's next report may come from another machine");
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -325,7 +325,7 @@ impl Admin {
     ) -> Result<(StatusCode, Json<Noted>), Refused> {
         let event = Event { detail: said, ..Event::now(what) };
         let asked = self.aggregator.want(target, event, change).await.map_err(not_stored)?;
-        log::info!(target_name = target.name.as_str(), what; "asked by an operator");
+        log::info!(target = target.name.as_str(), what; "asked by an operator");
         Ok((StatusCode::ACCEPTED, Json(Noted { asked })))
     }
 

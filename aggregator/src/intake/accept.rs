@@ -36,6 +36,12 @@ pub async fn accept(
     let Outline { node, digest } = outline(&body)?;
     identity.may_report_for(&node.name)?;
     let voucher = voucher(&aggregator.nodes, identity, &node.name)?;
+    {
+        let roll = aggregator.roll();
+        let had = roll.get(&node.name).map(|entry| &entry.node_id);
+        let label = voucher.as_ref().and_then(|voucher| voucher.label.as_ref());
+        identity.may_have_its_id(&node, &[had, label])?;
+    }
     let now = Timestamp::now();
     let interval = aggregator.interval;
     let assignment = |node_id| Assignment {
@@ -69,7 +75,8 @@ pub async fn accept(
             Err(conflict) => {
                 let message = conflict.to_string();
                 if roll.note_conflict(conflict, now) {
-                    log::warn!(node = node.name.as_str(); "report refused: {message}");
+                    log::warn!(node = node.name.as_str(), node_id = node.proposed_id.as_str();
+                        "report refused: {message}");
                     aggregator.events.complain(&node.name, "NodeIdentityConflict", &message);
                 }
                 return Err(Refusal { code: RefusalCode::IdentityConflict, message });
@@ -100,7 +107,8 @@ fn voucher(
         return Err(Refusal { code: RefusalCode::Unavailable, message });
     };
     let is_proven = match identity {
-        Identity::JoinToken => false,
+        // A key can lie on two machines, and then each would take the node from the other.
+        Identity::JoinToken | Identity::Certificate(_) => false,
         Identity::AgentOn(placement) => {
             if placement.node_uid.as_ref().is_some_and(|uid| *uid != node.uid) {
                 let message = format!(

@@ -13,6 +13,7 @@ use rollcall_report::{MAX_REPORT_BYTES, REPORTS_PATH, Refusal, RefusalCode};
 
 use super::accept::{Accepted, accept};
 use super::authenticate::Authenticator;
+use super::certificate::Peer;
 use crate::aggregator::Aggregator;
 use crate::refusal::Refused;
 
@@ -49,7 +50,8 @@ async fn report(State(intake): State<Arc<Intake>>, request: Request) -> Response
 impl Intake {
     async fn take(&self, request: Request) -> Result<Accepted, Refusal> {
         let (head, body) = request.into_parts();
-        let identity = self.authenticator.authenticate(&head.headers).await?;
+        let certificate = head.extensions.get().and_then(|Peer(certificate)| certificate.clone());
+        let identity = self.authenticator.authenticate(&head.headers, certificate).await?;
         let read = tokio::time::timeout(READ_DEADLINE, read(&head.headers, body)).await;
         let body = read.unwrap_or_else(|_elapsed| {
             let seconds = READ_DEADLINE.as_secs();

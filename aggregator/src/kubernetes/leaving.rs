@@ -103,7 +103,8 @@ async fn take_leave(
             aggregator.settle_forget(pending, leave, "its Node was deleted").await?;
         } else {
             // Its object went with its Node already.
-            log::info!(node = name.as_str(); "the node has left: its Node was deleted");
+            log::info!(node = name.as_str(), node_id = held.get(name).map_or("", NodeId::as_str);
+                "the node has left: its Node was deleted");
             aggregator.forget_orphan(name);
             aggregator.changed();
         }

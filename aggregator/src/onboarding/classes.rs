@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
-use rollcall_report::{NODE_CLASS_LABEL, NodeName, Subject};
+use rollcall_report::{NODE_CLASS_LABEL, NodeId, NodeName, Subject};
 use tokio::time::sleep;
 
 use super::expected::left_out;
@@ -187,10 +187,11 @@ async fn turn(aggregator: &Arc<Aggregator>) -> Result<bool, WriteError> {
     while let Some(outcome) = stored.next().await {
         outcome?;
     }
-    if let Some((node, class)) = found {
+    if let Some((node, node_id, class)) = found {
         let write = Write::Class { class: class.clone(), known };
         aggregator.store.write(write).await?;
-        log::info!(node = node.as_str(), class:% = class.id, name = class.name.as_str(),
+        log::info!(node = node.as_str(), node_id = node_id.as_str(),
+            class:% = class.id, name = class.name.as_str(),
             origin:? = class.origin; "a new node class");
         let id = class.id;
         aggregator.learn_classes(vec![*class]);
@@ -205,7 +206,7 @@ struct Plan {
     /// Nodes that belong to classes that are known.
     assigned: Vec<(NodeName, NodeClassId)>,
     /// A node that is the first of its class. One at a time: the next may be of that class.
-    found: Option<(NodeName, Box<NodeClass>)>,
+    found: Option<(NodeName, NodeId, Box<NodeClass>)>,
     /// How many classes were known when this was decided.
     known: usize,
 }
@@ -230,7 +231,7 @@ fn plan(aggregator: &Aggregator, target: &UnikornTarget) -> Plan {
             Decision::Keep | Decision::Wait(_) => {}
             Decision::Assign(class) => plan.assigned.push((entry.name.clone(), class)),
             Decision::Found(class) => {
-                plan.found.get_or_insert((entry.name.clone(), class));
+                plan.found.get_or_insert((entry.name.clone(), entry.node_id.clone(), class));
             }
         }
     }
@@ -251,20 +252,21 @@ async fn store(
         let write = Write::Node { entry, report: None, departure: None };
         (permit.put(write), change)
     };
+    let node_id = change.entry.node_id.clone();
     aggregator.settle(pending, change).await?;
-    log::info!(node = name.as_str(), class:% = class; "the node has its class");
+    log::info!(node = name.as_str(), node_id = node_id.as_str(), class:% = class; "the node has its class");
     Ok(())
 }
 
 /// Tells of nodes that are not as their class says, or have none: once, and where an operator looks.
-fn tell(aggregator: &Aggregator, told: &mut BTreeMap<NodeName, (&'static str, String)>) {
+fn tell(aggregator: &Aggregator, told: &mut BTreeMap<NodeName, (NodeId, &'static str, String)>) {
     let (now, classes) = (Timestamp::now(), aggregator.classes());
     let mut troubles = BTreeMap::new();
     {
         let roll = aggregator.roll();
         for entry in roll.entries() {
             let Some(standing) = standing(aggregator, entry, &classes, now) else { continue };
-            let trouble = match standing.waiting {
+            let (reason, words) = match standing.waiting {
                 Some(why) => ("NodeClassWaiting", format!("the node has no class: {why}")),
                 None if standing.mismatches.is_empty() => continue,
                 None => {
@@ -272,18 +274,19 @@ fn tell(aggregator: &Aggregator, told: &mut BTreeMap<NodeName, (&'static str, St
                     ("NodeClassMismatch", format!("the node is not as its class says: {words}"))
                 }
             };
-            troubles.insert(entry.name.clone(), trouble);
+            troubles.insert(entry.name.clone(), (entry.node_id.clone(), reason, words));
         }
     }
     for (node, trouble) in &troubles {
         if told.get(node) != Some(trouble) {
-            let (reason, words) = trouble;
-            log::warn!(node = node.as_str(); "{words}");
+            let (node_id, reason, words) = trouble;
+            log::warn!(node = node.as_str(), node_id = node_id.as_str(); "{words}");
             aggregator.events.complain(node, reason, words);
         }
     }
-    for node in told.keys().filter(|node| !troubles.contains_key(*node)) {
-        log::info!(node = node.as_str(); "the node is as its class says again");
+    for (node, (node_id, ..)) in told.iter().filter(|(node, _)| !troubles.contains_key(*node)) {
+        log::info!(node = node.as_str(), node_id = node_id.as_str();
+            "the node is as its class says again");
     }
     *told = troubles;
 }

@@ -41,6 +41,8 @@ pub struct Executor {
     seen: Option<(Digest, Look)>,
     /// The last failure that was logged, so that it is not said at every try.
     told: Option<String>,
+    /// Why the store did not take the last write, told once until it takes one.
+    store_trouble: Option<String>,
 }
 
 /// What a decision is made of, as it is now.
@@ -143,7 +145,7 @@ impl Executor {
     pub fn new(aggregator: Arc<Aggregator>, target: AiosTarget, client: Client) -> Self {
         let state = aggregator.standing(&target).state;
         aggregator.show(&target, state.clone());
-        Self { aggregator, target, client, state, seen: None, told: None }
+        Self { aggregator, target, client, state, seen: None, told: None, store_trouble: None }
     }
 
     /// Runs until dropped, or until another aggregator turns out to have written where the target
@@ -152,16 +154,22 @@ impl Executor {
         let mut changes = self.aggregator.watch();
         loop {
             changes.mark_unchanged();
-            let outcome = self.turn(&mut changes).await;
-            if let Err(WriteError::Overtaken { what }) = &outcome {
-                log::warn!(target_name = self.target.name.as_str();
-                    "{what}: where the target stands is read anew");
-                return;
-            }
-            if let Err(error) = outcome {
-                log::error!(target_name = self.target.name.as_str(), error:% = error;
-                    "nothing is sent while the store does not take what is about to be done");
-                tokio::time::sleep(STORE_PAUSE).await;
+            match self.turn(&mut changes).await {
+                Ok(()) => {}
+                Err(WriteError::Overtaken { what }) => {
+                    log::warn!(target = self.target.name.as_str();
+                        "{what}: where the target stands is read anew");
+                    return;
+                }
+                Err(error) => {
+                    let words = error.to_string();
+                    if self.store_trouble.as_ref() != Some(&words) {
+                        log::error!(target = self.target.name.as_str(), error = words.as_str();
+                            "nothing is sent while the store does not take what is about to be done");
+                    }
+                    self.store_trouble = Some(words);
+                    tokio::time::sleep(STORE_PAUSE).await;
+                }
             }
         }
     }
@@ -250,7 +258,7 @@ impl Executor {
         changes: &mut watch::Receiver<u64>,
     ) -> Result<(), WriteError> {
         let name = self.target.name.as_str();
-        log::error!(target_name = name, error:% = error; "the document cannot be encoded");
+        log::error!(target = name, error:% = error; "the document cannot be encoded");
         changed(changes, None).await;
         Ok(())
     }
@@ -338,7 +346,7 @@ impl Executor {
             ..Event::now(&format!("{what}: answered"))
         };
         let name = self.target.name.to_string();
-        self.aggregator.store.write(Write::Event { name, event }).await
+        self.write(Write::Event { name, event }).await
     }
 
     /// Stores a state and shows it. What only counts tries is not worth a write.
@@ -384,34 +392,30 @@ impl Executor {
             return Ok(());
         }
         let held = &state.infrastructure;
-        let (name, phase) = (self.target.name.as_str(), held.phase.as_str());
+        let phase = held.phase.as_str();
         let task = || held.task.as_ref().map(|task| format!("task {task}"));
         let detail = held.detail.clone().or_else(task);
-        match (held.phase, detail.as_deref()) {
-            (
-                InfrastructurePhase::Failed
-                | InfrastructurePhase::Unclear
-                | InfrastructurePhase::RemovalFailed,
-                detail,
-            ) => {
-                let detail = detail.unwrap_or_default();
-                log::error!(target_name = name, phase, detail; "the network's infrastructure: a person must act");
-            }
-            (_, Some(detail)) => {
-                log::info!(target_name = name, phase, detail; "the network's infrastructure");
-            }
-            (_, None) => log::info!(target_name = name, phase; "the network's infrastructure"),
-        }
         // Without a digest of its body, which is little but a secret.
         let sends = request.into_iter().map(|request| Sent { request, body_digest: None });
         let event = Event {
-            detail,
+            detail: detail.clone(),
             sends: sends.collect(),
             ..Event::now(&format!("infrastructure: {phase}"))
         };
         let name = self.target.name.to_string();
         let write = Write::Target { name, state: Box::new(state.clone()), event };
-        self.aggregator.store.write(write).await?;
+        self.write(write).await?;
+        let name = self.target.name.as_str();
+        match detail.as_deref() {
+            detail if held.phase.wants_a_person() => {
+                log::error!(target = name, phase, error = detail.unwrap_or_default();
+                    "the network's infrastructure: a person must act");
+            }
+            Some(detail) => {
+                log::info!(target = name, phase, detail; "the network's infrastructure");
+            }
+            None => log::info!(target = name, phase; "the network's infrastructure"),
+        }
         self.aggregator.show(&self.target, state.clone());
         self.state = state;
         Ok(())
@@ -420,10 +424,18 @@ impl Executor {
     async fn store(&mut self, state: TargetState, event: Event) -> Result<(), WriteError> {
         let name = self.target.name.to_string();
         let write = Write::Target { name, state: Box::new(state.clone()), event };
-        self.aggregator.store.write(write).await?;
+        self.write(write).await?;
         self.log(&state);
         self.aggregator.show(&self.target, state.clone());
         self.state = state;
+        Ok(())
+    }
+
+    async fn write(&mut self, write: Write) -> Result<(), WriteError> {
+        self.aggregator.store.write(write).await?;
+        if self.store_trouble.take().is_some() {
+            log::info!(target = self.target.name.as_str(); "the store takes what is done again");
+        }
         Ok(())
     }
 
@@ -432,17 +444,20 @@ impl Executor {
         let trouble = state.failing_since.and_then(|_| gist(state.detail.as_deref()));
         let is_told = trouble.is_some() && trouble == self.told;
         let (level, message) = said_of(&self.state, state, is_told);
-        let (target_name, phase) = (self.target.name.as_str(), state.phase.as_str());
+        let (target, phase) = (self.target.name.as_str(), state.phase.as_str());
         let url = self.target.parser_url.as_str();
         let since = format!("{:.0}", state.failing_since.unwrap_or(state.since));
         let next_try = state
             .next_look()
             .map_or_else(|| "when something changes".to_owned(), |at| format!("{at:.0}"));
         match state.detail.as_deref() {
-            Some(detail) => {
-                log::log!(level, target_name, phase, detail, since, next_try; "{message}");
+            Some(error) if level <= Level::Warn => {
+                log::log!(level, target, phase, error, since, next_try; "{message}");
             }
-            None => log::log!(level, target_name, phase, url; "{message}"),
+            Some(detail) => {
+                log::log!(level, target, phase, detail, since, next_try; "{message}");
+            }
+            None => log::log!(level, target, phase, url; "{message}"),
         }
         if state.failing_since.is_none() || trouble.is_some() {
             self.told = trouble;

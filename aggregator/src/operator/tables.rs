@@ -14,7 +14,6 @@ use crate::cluster_file::Mode;
 use crate::digest::Digest;
 use crate::document::NodeData;
 use crate::onboarding::state::Phase;
-use crate::onboarding::state::infrastructure::InfrastructurePhase;
 use crate::store::JournalLine;
 use crate::targets::{Difference, listed};
 
@@ -173,11 +172,10 @@ fn region_lines(region: &RegionStatus) -> Vec<String> {
 
 /// What has to be said about a target.
 pub fn target_notes(target: &TargetView) -> Vec<String> {
-    use InfrastructurePhase::{Failed, RemovalFailed, Unclear};
     let state = &target.state;
     let wants_a_person = matches!(state.phase, Phase::Refused | Phase::Foreign | Phase::Contested)
         || state.proposal.is_some()
-        || matches!(state.infrastructure.phase, Failed | Unclear | RemovalFailed);
+        || state.infrastructure.phase.wants_a_person();
     let name = if wants_a_person { format!("! {}", target.name) } else { target.name.clone() };
     let mut notes: Vec<String> =
         target.state.detail.iter().map(|detail| format!("{name}: {detail}")).collect();

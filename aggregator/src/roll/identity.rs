@@ -12,7 +12,8 @@ pub struct Voucher {
     /// The Node's label `nodeID`, where it carries one.
     pub label: Option<NodeId>,
     /// Whether the report is known to come from that Node: then Kubernetes tells machines apart, and
-    /// the machine's own id, which clones share, need not.
+    /// the machine's own id, which clones share, need not. A token or a certificate that is a file is no
+    /// proof of that: a copy of the disk has it, too.
     pub is_proven: bool,
 }
 

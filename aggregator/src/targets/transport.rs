@@ -2,15 +2,15 @@
 //! and how long it may take. The same for networks of every kind.
 
 use std::collections::VecDeque;
-use std::error::Error as StdError;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::Request;
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use rollcall_daemon::http::{BodyError, ClientError, Connection, is_confidential, read_bounded};
+use rollcall_daemon::http::{
+    BodyError, ClientError, Connection, is_confidential, read_bounded, tls_error,
+};
 use rollcall_daemon::secret::{Secret, SecretError, read_secret_file, read_token_file};
 use rustls::AlertDescription;
 use thiserror::Error;
@@ -289,7 +289,7 @@ impl ExchangeError {
 
 /// What a TLS error means for the target's keys.
 fn tls_trouble(error: &reqwest::Error, has_client_certificate: bool) -> Option<&'static str> {
-    match rustls_error(error)? {
+    match tls_error(error)? {
         rustls::Error::InvalidCertificate(_) => Some(
             "the certificate of the service, or of an https proxy before it, is not accepted: caFile must hold the CA that signed it, and the URL must name a host that it was made for",
         ),
@@ -315,19 +315,4 @@ fn tls_trouble(error: &reqwest::Error, has_client_certificate: bool) -> Option<&
         },
         _ => None,
     }
-}
-
-/// The TLS library's error in a chain. `std::io::Error` passes over what it wraps.
-fn rustls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<rustls::Error>() {
-            return Some(found);
-        }
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(wrapped) => Some(wrapped),
-            None => error.source(),
-        };
-    }
-    None
 }

@@ -86,7 +86,7 @@ impl Fault {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    rollcall_daemon::logging::init(LevelFilter::Info);
+    rollcall_daemon::logging::init("aios-standin", LevelFilter::Info);
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

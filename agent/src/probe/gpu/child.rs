@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, SystemTime};
 
+use rollcall_daemon::notify;
 use rollcall_report::clean_text;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
@@ -98,7 +99,12 @@ impl Library {
     }
 
     fn start(&self) -> io::Result<Child> {
-        Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        // It does not speak for the agent.
+        for variable in notify::OWN_VARIABLES {
+            command.env_remove(variable);
+        }
+        command
             // What `ps` shows.
             .arg0("rollcall-agent")
             .arg("--log-level=off")

@@ -77,6 +77,11 @@ impl InfrastructurePhase {
             Self::RemovalFailed => "removal-failed",
         }
     }
+
+    /// Whether nothing goes on with it until a person acts.
+    pub const fn wants_a_person(self) -> bool {
+        matches!(self, Self::Failed | Self::Unclear | Self::RemovalFailed)
+    }
 }
 
 impl fmt::Display for InfrastructurePhase {

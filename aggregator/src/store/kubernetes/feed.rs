@@ -165,9 +165,9 @@ impl Cluster {
                 // What its operator wants must outlive this process all the same.
                 if self.place.targets.contains(name) {
                     match self.target(name).await {
-                        Ok(_) => log::warn!(target_name = name;
+                        Ok(_) => log::warn!(target = name;
                             "the target's onboarding was deleted, and is written again"),
-                        Err(error) => log::warn!(target_name = name, error:% = error;
+                        Err(error) => log::warn!(target = name, error:% = error;
                             "the target's onboarding was deleted, and is not written again yet"),
                     }
                 }

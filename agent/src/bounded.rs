@@ -1,5 +1,5 @@
-//! Blocking work that may never end: a file of sysfs may wait for a lock that a stuck driver holds,
-//! and nobody can call that off.
+//! Blocking work that may never end: a file of sysfs may wait for a lock that a stuck driver holds, one
+//! on a mount for a server that is gone, and nobody can call that off.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use tokio::time::timeout;
 
 /// Does one piece of work at a time, each on a thread of its own.
 #[derive(Debug)]
-pub(super) struct Bounded<T> {
+pub(crate) struct Bounded<T> {
     /// Work that was given up on and goes on.
     hanging: Option<JoinHandle<T>>,
 }
 
 /// What came of it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome<T> {
+pub(crate) enum Outcome<T> {
     /// It was done.
     Done(T),
     /// It, or what was begun earlier, goes on without an end.
@@ -23,7 +23,7 @@ pub(super) enum Outcome<T> {
 }
 
 impl<T: Send + 'static> Bounded<T> {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { hanging: None }
     }
 
@@ -32,7 +32,7 @@ impl<T: Send + 'static> Bounded<T> {
     /// # Errors
     ///
     /// When the work panicked, which is a bug.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         &mut self,
         deadline: Duration,
         work: impl FnOnce() -> T + Send + 'static,
