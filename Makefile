@@ -5,6 +5,12 @@ CARGO ?= cargo
 TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rollcall/tools
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+CARGO_DEB_VERSION := 3.8.0
+CARGO_DEB := $(TOOLS)/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
+CARGO_GENERATE_RPM_VERSION := 0.21.1
+CARGO_GENERATE_RPM := $(TOOLS)/cargo-generate-rpm-$(CARGO_GENERATE_RPM_VERSION)/bin/cargo-generate-rpm
+# What packages are built with; dev is quicker.
+PACKAGE_PROFILE ?= release
 # How many cases of each property `make soak` tries.
 SOAK_CASES ?= 20000
 # How many lives of an aggregator with a network that fails.
@@ -43,12 +49,20 @@ test: prerequisites ## Passes all tests that need no cluster.
 test-cluster: build ## Tests on a real Kubernetes of two nodes, set up here for as long as it takes.
 	CARGO="$(CARGO)" tests/cluster/test.sh
 
+.PHONY: test-host
+test-host: prerequisites ## Tests the packages as files, and on machines with a real systemd, set up here for as long as it takes.
+	$(MAKE) packages PACKAGE_PROFILE=dev PACKAGES_DIR=$(TARGET_DIR)/test-packages
+	tests/packages.sh $(TARGET_DIR)/test-packages
+	CARGO="$(CARGO)" tests/host/test.sh $(TARGET_DIR)/test-packages
+
 .PHONY: soak
-soak: prerequisites ## Tests that take long: a network that fails and kill -9 a thousand times, a driver that hangs, a real Kubernetes for long, each property over many cases.
+soak: prerequisites ## Tests that take long: a network that fails and kill -9 a thousand times, a driver that hangs, a real Kubernetes for long, a node without a network for ten minutes, each property over many cases.
 	$(CARGO) build --locked --workspace --bins
 	ROLLCALL_RUNS=$(SOAK_RUNS) $(CARGO) test --locked -p rollcall-tests --test flow_faults -- --nocapture
 	$(CARGO) test --locked -p rollcall-tests --test nvml_hang -- --ignored --nocapture
 	ROLLCALL_KILLS=$(SOAK_KILLS) CARGO="$(CARGO)" tests/cluster/test.sh --include-ignored
+	$(MAKE) packages PACKAGE_PROFILE=dev PACKAGES_DIR=$(TARGET_DIR)/test-packages
+	CARGO="$(CARGO)" tests/host/test.sh $(TARGET_DIR)/test-packages --include-ignored
 	PROPTEST_CASES=$(SOAK_CASES) $(CARGO) test --locked --workspace --lib
 	PROPTEST_CASES=$(SOAK_CASES) $(CARGO) test --locked -p rollcall-aggregator --test truth --test document --test plan --test shared_roll
 	PROPTEST_CASES=$(SOAK_CASES) $(CARGO) test --locked -p rollcall-tests --test amend
@@ -75,12 +89,24 @@ golden: ## Writes the golden files anew; look at the difference before you commi
 release: prerequisites ## Builds the two programs as they are shipped.
 	$(CARGO) build --locked --release -p rollcall-agent -p rollcall-aggregator
 
+.PHONY: packages
+packages: prerequisites $(CARGO_DEB) $(CARGO_GENERATE_RPM) ## Builds the Debian packages and RPMs of both programs (PACKAGE_PROFILE, PACKAGE_VERSION, PACKAGE_MAINTAINER, PACKAGES_DIR).
+	@# What the programs need of the system is asked of dpkg.
+	@command -v dpkg-shlibdeps >/dev/null || tests/install.sh dpkg-dev
+	CARGO="$(CARGO)" packaging/packages.sh $(TARGET_DIR) $(PACKAGE_PROFILE) $(CARGO_DEB) $(CARGO_GENERATE_RPM)
+
 .PHONY: clean
 clean: ## Removes what was built here.
 	$(CARGO) clean
 
 $(CARGO_DENY):
 	$(CARGO) install --locked --root $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION) cargo-deny@$(CARGO_DENY_VERSION)
+
+$(CARGO_DEB):
+	$(CARGO) install --locked --root $(TOOLS)/cargo-deb-$(CARGO_DEB_VERSION) cargo-deb@$(CARGO_DEB_VERSION)
+
+$(CARGO_GENERATE_RPM):
+	$(CARGO) install --locked --root $(TOOLS)/cargo-generate-rpm-$(CARGO_GENERATE_RPM_VERSION) cargo-generate-rpm@$(CARGO_GENERATE_RPM_VERSION)
 
 # Rust, and a C compiler for SQLite and the cryptography.
 .PHONY: prerequisites

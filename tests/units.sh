@@ -1,33 +1,51 @@
 #!/usr/bin/env bash
-# Checks the systemd units with systemd's own verifier, on a staged root.
+# Checks the systemd units on a staged root: systemd's own verifier, the exposure that it finds, and that each
+# setting that is left open has its reason in the unit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-command -v systemd-analyze >/dev/null || tests/install.sh systemd
+# The highest exposure that a unit may have, in tenths.
+threshold=15
+
+missing=()
+command -v systemd-analyze >/dev/null || missing+=(systemd)
+command -v python3 >/dev/null || missing+=(python3)
+[ ${#missing[@]} = 0 ] || tests/install.sh "${missing[@]}"
 
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
-mkdir -p "$root"/{usr/bin,usr/lib/sysusers.d,etc/rollcall,etc/systemd/system}
+mkdir -p "$root"/{bin,usr/bin,usr/lib,etc/default,etc/systemd/system}
 # The verifier wants the programs to exist, not to run.
-install -m 0755 /bin/true "$root/usr/bin/rollcall-agent"
-install -m 0755 /bin/true "$root/usr/bin/rollcall-aggregator"
-install -m 0644 systemd/*.env "$root/etc/rollcall/"
+for program in bin/sh usr/bin/rollcall-agent usr/bin/rollcall-aggregator; do
+    install -m 0755 /bin/true "$root/$program"
+done
+for settings in systemd/*.default; do
+    install -m 0644 "$settings" "$root/etc/default/$(basename "$settings" .default)"
+done
 install -m 0644 systemd/*.service "$root/etc/systemd/system/"
-# Units of the system that ours name.
-cp -r /usr/lib/systemd "$root/usr/lib/" 2>/dev/null || cp -r /lib/systemd "$root/usr/lib/"
+# Units of the system that ours name; a system whose /lib is not /usr/lib has them there.
+mkdir -p "$root/usr/lib/systemd/system"
+for units in /lib/systemd/system /usr/lib/systemd/system; do
+    [ ! -d "$units" ] || cp -r "$units/." "$root/usr/lib/systemd/system/"
+done
 
 failed=0
 for unit in systemd/*.service; do
     name=$(basename "$unit")
     # It also tells what it thinks of the system's own units; ours must not be named.
-    said=$(systemd-analyze verify --root="$root" "$root/etc/systemd/system/$name" 2>&1 | grep -F rollcall || true)
-    exposure=$(systemd-analyze security --offline=true --root="$root" "$name" 2>/dev/null |
-        sed -nE 's/.*exposure level for [^:]*: ([0-9.]+).*/\1/p')
+    said=$(systemd-analyze verify --man=no --root="$root" "$root/etc/systemd/system/$name" 2>&1 | grep -F rollcall || true)
     if [ -n "$said" ]; then
         printf '%s: %s\n' "$name" "$said"
         failed=1
-    else
-        printf '%s: verified, exposure %s\n' "$name" "${exposure:-unknown}"
     fi
+    overall=$(systemd-analyze security --offline=true --root="$root" "$name" --no-pager |
+        sed -nE 's/.*exposure level for [^:]*: ([0-9]+)\.([0-9]).*/\1\2/p')
+    if [ -z "$overall" ] || [ "$((10#$overall))" -gt "$threshold" ]; then
+        printf '%s: exposure %s tenths, at most %s are allowed\n' "$name" "${overall:-unknown}" "$threshold"
+        failed=1
+    fi
+    systemd-analyze security --offline=true --root="$root" "$name" --json=short |
+        python3 tests/units-reasons.py "$unit" || failed=1
+    [ "$failed" != 0 ] || printf '%s: verified, exposure %s tenths, each open setting has its reason\n' "$name" "$overall"
 done
 exit "$failed"
