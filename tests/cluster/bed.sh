@@ -5,7 +5,8 @@
 # are installed or built.
 #
 # With KUBEBUILDER_ASSETS (a folder with etcd and kube-apiserver), these two alone run, and no root
-# is needed: there are no nodes then, no controllers, and no pod ever starts.
+# is needed: there are no nodes then, no controllers, and no pod ever starts. The server is at
+# 127.0.0.1, or at the address of this machine that ROLLCALL_API_ADDRESS names.
 #
 # Pods reach one another, Services by address and by name (those without an address have none), and
 # this machine, at 10.NUMBER.0.254; this machine reaches pods and Services; nothing reaches the
@@ -29,28 +30,11 @@ EOF
     exit 2
 }
 
-fail() {
-    echo "bed.sh: $*" >&2
-    exit 1
-}
-
-# wait_for WHAT SECONDS COMMAND...: until the command succeeds; else fails, and says what it waited
-# for unless that is empty.
-wait_for() {
-    local what=$1 deadline=$((SECONDS + $2))
-    shift 2
-    until "$@"; do
-        if [ "$SECONDS" -ge "$deadline" ]; then
-            [ -z "$what" ] || echo "bed.sh: waited in vain for $what" >&2
-            return 1
-        fi
-        sleep 0.1
-    done
-}
-
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 pause_image=rollcall.test/pause:1
 busybox_image=rollcall.test/busybox:1
+# shellcheck source=../basics.sh
+. "$here/../basics.sh"
 # shellcheck source=machine.sh
 . "$here/machine.sh"
 # shellcheck source=certificates.sh
@@ -59,15 +43,6 @@ busybox_image=rollcall.test/busybox:1
 . "$here/control-plane.sh"
 # shellcheck source=node.sh
 . "$here/node.sh"
-
-# Installs Debian's packages whose programs are missing: PROGRAM:PACKAGE...
-need() {
-    local pair missing=()
-    for pair in "$@"; do
-        command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
-    done
-    [ "${#missing[@]}" = 0 ] || "$here/../install.sh" "${missing[@]}" >&2
-}
 
 up() {
     [ ! -e "$bed/settings" ] || fail "$bed holds a bed already: take it down first (bed.sh down $bed)"
@@ -107,7 +82,7 @@ programs=$(printf %q "$KUBEBUILDER_ASSETS")
 etcd=$(printf %q "$KUBEBUILDER_ASSETS/etcd")
 etcd_data=$(printf %q "$bed/etcd")
 network=10.64
-api_address=127.0.0.1
+api_address=${ROLLCALL_API_ADDRESS:-127.0.0.1}
 api_port=${ports[0]}
 etcd_port=${ports[1]}
 etcd_peer_port=${ports[2]}
@@ -135,7 +110,7 @@ set_up_nodes() {
         /usr/lib/cni/ptp:containernetworking-plugins iptables:iptables conntrack:conntrack \
         dnsmasq:dnsmasq-base busybox:busybox-static jq:jq
     built=$("$here/build-kubernetes.sh")
-    take_number
+    take_number make_link
     cat >"$bed/settings" <<EOF
 kind=nodes
 number=$number
@@ -158,13 +133,9 @@ EOF
     wait_for "both nodes to be ready" 60 nodes_are_ready node-a node-b
 }
 
-# A bed's number is its own as long as the link named after it is there; its addresses are 10.NUMBER.
-take_number() {
-    for number in {64..250}; do
-        ! ip -oneline route show table all | grep -qE "(^| )10\.$number\." || continue
-        ! ip link add "rollcall$number" type veth peer name "rollcall$number-in" 2>/dev/null || return 0
-    done
-    fail "no network 10.64 to 10.250 is free: take beds down that are no longer used"
+# make_link NUMBER: between this machine and the bed's network.
+make_link() {
+    ip link add "rollcall$1" type veth peer name "rollcall$1-in"
 }
 
 read_settings() {

@@ -3,7 +3,8 @@
 # in it uses the usual ports and paths, and ends with its first process.
 # shellcheck shell=bash disable=SC2154
 #
-# Sourced by bed.sh, which sets: bed (the bed's folder), here (this folder), number (the bed's).
+# Sourced by bed.sh, and by that of ../host, which has machines of another kind in the same places;
+# they set: bed (the bed's folder), here (their folder), number (the bed's).
 
 # Prints the process of a machine's init as this machine sees it; fails where it does not run.
 # The start time tells it from another process that got its number later.
@@ -30,6 +31,8 @@ start_machine() {
     rm -f "$folder"/{init,ready} "$folder"/processes/*
     echo "$id" >"$folder/machine-id"
     make_cgroups "$name"
+    [ -s "$folder/cgroups" ] ||
+        fail "this machine has no control groups of version 1, which the kubelet of the bed needs: boot with systemd.unified_cgroup_hierarchy=0, or set ROLLCALL_TEST_KUBECONFIG to a cluster that may be used for tests"
     # It may not end with the shell that started it.
     setsid --fork bash "$here/machine-init.sh" "$name" "$folder" </dev/null >"$folder/log/init.log" 2>&1
     wait_for "machine $name" 10 test -e "$folder/ready"
@@ -95,22 +98,25 @@ hierarchies() {
 
 # Machines lie below the control groups of who starts them, so that they count there.
 make_cgroups() {
-    local name=$1 controllers path root group
+    local name=$1 controllers path root
     : >"$bed/machines/$name/cgroups"
     while read -r controllers path; do
         root=$(findmnt --noheadings --raw --first-only --types cgroup --options "${controllers%%,*}" --output TARGET) ||
             root=/sys/fs/cgroup/${controllers#name=}
-        group=$root${path%/}/rollcall-bed$number-$name
-        mkdir -p "$group"
-        # Without these, nothing may enter a cpuset.
-        if [ -f "$group/cpuset.cpus" ]; then
-            cat "$(dirname "$group")/cpuset.cpus" >"$group/cpuset.cpus"
-            cat "$(dirname "$group")/cpuset.mems" >"$group/cpuset.mems"
-        fi
-        echo "$controllers $group" >>"$bed/machines/$name/cgroups"
+        make_cgroup "$name" "$controllers" "$root${path%/}"
     done < <(hierarchies)
-    [ -s "$bed/machines/$name/cgroups" ] ||
-        fail "this machine has no control groups of version 1, which the kubelet of the bed needs: boot with systemd.unified_cgroup_hierarchy=0, or set ROLLCALL_TEST_KUBECONFIG to a cluster that may be used for tests"
+}
+
+# make_cgroup MACHINE CONTROLLERS PARENT
+make_cgroup() {
+    local group=$3/rollcall-bed$number-$1
+    mkdir -p "$group"
+    # Without these, nothing may enter a cpuset.
+    if [ -f "$group/cpuset.cpus" ] && [ -f "$3/cpuset.cpus" ]; then
+        cat "$3/cpuset.cpus" >"$group/cpuset.cpus"
+        cat "$3/cpuset.mems" >"$group/cpuset.mems"
+    fi
+    echo "$2 $group" >>"$bed/machines/$1/cgroups"
 }
 
 remove_cgroups() {

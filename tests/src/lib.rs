@@ -4,6 +4,7 @@
 pub mod aios;
 pub mod bed;
 pub mod cluster;
+pub mod host;
 pub mod kubernetes;
 pub mod machine;
 pub mod nginx;
