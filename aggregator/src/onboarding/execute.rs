@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use log::Level;
+use rollcall_daemon::trouble::Trouble;
 use tokio::sync::watch;
 
 use super::infrastructure;
@@ -42,7 +43,7 @@ pub struct Executor {
     /// The last failure that was logged, so that it is not said at every try.
     told: Option<String>,
     /// Why the store did not take the last write, told once until it takes one.
-    store_trouble: Option<String>,
+    store_trouble: Trouble,
 }
 
 /// What a decision is made of, as it is now.
@@ -145,7 +146,15 @@ impl Executor {
     pub fn new(aggregator: Arc<Aggregator>, target: AiosTarget, client: Client) -> Self {
         let state = aggregator.standing(&target).state;
         aggregator.show(&target, state.clone());
-        Self { aggregator, target, client, state, seen: None, told: None, store_trouble: None }
+        Self {
+            aggregator,
+            target,
+            client,
+            state,
+            seen: None,
+            told: None,
+            store_trouble: Trouble::default(),
+        }
     }
 
     /// Runs until dropped, or until another aggregator turns out to have written where the target
@@ -163,11 +172,10 @@ impl Executor {
                 }
                 Err(error) => {
                     let words = error.to_string();
-                    if self.store_trouble.as_ref() != Some(&words) {
+                    if self.store_trouble.is_news(&words) {
                         log::error!(target = self.target.name.as_str(), error = words.as_str();
                             "nothing is sent while the store does not take what is about to be done");
                     }
-                    self.store_trouble = Some(words);
                     tokio::time::sleep(STORE_PAUSE).await;
                 }
             }
@@ -433,7 +441,7 @@ impl Executor {
 
     async fn write(&mut self, write: Write) -> Result<(), WriteError> {
         self.aggregator.store.write(write).await?;
-        if self.store_trouble.take().is_some() {
+        if self.store_trouble.ends() {
             log::info!(target = self.target.name.as_str(); "the store takes what is done again");
         }
         Ok(())
