@@ -1,6 +1,6 @@
 //! Shows what an inventory was made of: a table a subject for people, JSON for programs.
 
-use comfy_table::{Table, presets};
+use rollcall_daemon::table::{Cell, Column, Table};
 use rollcall_report::{Attachment, Inventory, Link, NodeName, Reading, Subject};
 use serde::Serialize;
 
@@ -81,22 +81,18 @@ fn result(subject: Subject, inventory: &Inventory) -> Option<String> {
 fn section(head: &str, findings: &[Finding]) -> String {
     let mut lines = vec![format!("{head} ({})", summary(findings))];
     if !findings.is_empty() {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        table.set_header(["  CANDIDATE", "VERDICT", "RULE", "VALUE", "SOURCE"]);
+        let titles = ["  CANDIDATE", "VERDICT", "RULE", "VALUE", "SOURCE"];
+        let mut table = Table::new(titles.map(Column::new).to_vec());
         for finding in findings {
-            table.add_row([
-                &format!("  {}", finding.candidate),
-                finding.verdict.as_str(),
-                finding.rule.name,
-                &shortened(&finding.value),
-                &finding.source,
+            table.row(vec![
+                Cell::new(format!("  {}", finding.candidate)),
+                Cell::new(finding.verdict.as_str()),
+                Cell::new(finding.rule.name),
+                Cell::new(shortened(&finding.value)),
+                Cell::new(&finding.source),
             ]);
         }
-        // The style pads the first column, too.
-        lines.extend(
-            table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()),
-        );
+        lines.extend(table.lay(None).lines);
     }
     let mut told: Vec<Rule> = Vec::new();
     for finding in findings {

@@ -1,13 +1,17 @@
-//! What the agent tells of its own work at `/metrics`. Capacity is not among it: that is in the
-//! report.
+//! What the agent tells Prometheus of its own work and of the machine.
 
+mod capacity;
+
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
-use rollcall_report::{Inventory, NodeReport, Subject};
+use rollcall_report::{Gpus, Inventory, NodeId, NodeName, NodeReport, Subject};
+
+use capacity::Capacity;
 
 use crate::stamp::plan::{Conflict, Stamped};
 use crate::stamp::trouble::Kind;
@@ -39,12 +43,17 @@ impl Outcome {
 /// first event.
 #[derive(Debug, Clone)]
 pub struct Metrics {
+    node_info: IntGaugeVec,
+    /// What it shows: a scrape must not find it away while it stays the same.
+    node: Arc<Mutex<Option<(NodeName, NodeId)>>>,
+    capacity: Capacity,
     probe_failed: IntGaugeVec,
     failing_since: IntGaugeVec,
     gpus: IntGaugeVec,
     unknown_speeds: IntGauge,
     probe_duration: Histogram,
     reports: IntCounterVec,
+    report_duration: Histogram,
     last_accepted: Gauge,
     certificate_expires: IntGaugeVec,
 }
@@ -62,6 +71,15 @@ impl Metrics {
         )?;
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         let metrics = Self {
+            node_info: IntGaugeVec::new(
+                Opts::new(
+                    "rollcall_agent_node_info",
+                    "A constant 1; which node this is, is in the labels.",
+                ),
+                &["node", "node_id"],
+            )?,
+            node: Arc::default(),
+            capacity: Capacity::register(registry)?,
             probe_failed: IntGaugeVec::new(
                 Opts::new(
                     "rollcall_agent_probe_failed",
@@ -95,6 +113,16 @@ impl Metrics {
                 Opts::new("rollcall_agent_reports_total", "Reports, by what came of them."),
                 &["outcome"],
             )?,
+            report_duration: Histogram::with_opts(
+                HistogramOpts::new(
+                    "rollcall_agent_report_duration_seconds",
+                    "Time from the beginning of sending a report to its answer, or to its failure.",
+                )
+                // From an aggregator next door to the limit, which is 15 seconds and the files' time.
+                .buckets(vec![
+                    0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0,
+                ]),
+            )?,
             // 0 before the first: an alert on the time since then fires for a node that never got
             // through, where a missing series would keep it silent.
             last_accepted: Gauge::new(
@@ -123,14 +151,28 @@ impl Metrics {
         registry.register(Box::new(metrics.unknown_speeds.clone()))?;
         registry.register(Box::new(metrics.probe_duration.clone()))?;
         registry.register(Box::new(metrics.reports.clone()))?;
+        registry.register(Box::new(metrics.report_duration.clone()))?;
+        registry.register(Box::new(metrics.node_info.clone()))?;
         registry.register(Box::new(metrics.last_accepted.clone()))?;
         registry.register(Box::new(metrics.certificate_expires.clone()))?;
         Ok(metrics)
     }
 
+    /// Notes which node this is.
+    pub fn node(&self, name: &NodeName, id: &NodeId) {
+        let now = (name.clone(), id.clone());
+        let mut known = self.node.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref() != Some(&now) {
+            self.node_info.reset();
+            self.node_info.with_label_values(&[name.as_str(), id.as_str()]).set(1);
+            *known = Some(now);
+        }
+    }
+
     /// Notes a probe.
     pub fn probed(&self, inventory: &Inventory, took: Duration) {
         self.probe_duration.observe(took.as_secs_f64());
+        self.capacity.show(inventory);
         let failures = inventory.failures();
         for subject in Subject::ALL {
             let failed = failures.iter().any(|(failed, _)| *failed == subject);
@@ -147,27 +189,13 @@ impl Metrics {
             gauge.set(i64::try_from(since).unwrap_or(i64::MAX));
         }
         self.unknown_speeds.set(number(health.unknown_speeds.len()));
-        // What is not known has no series: a 0 would be taken for an answer.
-        self.gpus.reset();
-        let Some(gpus) = report.inventory.gpus.known() else { return };
-        let set = |state: &str, count: i64| self.gpus.with_label_values(&[state]).set(count);
-        let nvidia = gpus.nvidia_driver.known().map(|driver| driver.gpus.len());
-        let amd = gpus.amd.known().map_or(0, Vec::len);
-        let answering = gpus.amd.known().into_iter().flatten();
-        let answering = answering.filter(|gpu| gpu.memory_bytes.failure().is_none()).count();
-        if let Some(&on_bus) = gpus.nvidia_pci_devices.known() {
-            set("expected", i64::from(on_bus) + number(amd));
-        }
-        let is_bus_known = gpus.nvidia_pci_devices.failure().is_none();
-        if gpus.nvidia_driver.failure().is_none() && gpus.amd.failure().is_none() {
-            set("usable", number(nvidia.unwrap_or(0)) + number(answering));
-        }
-        if gpus.nvidia_driver.failure().is_none() && is_bus_known {
-            set("lost", number(gpus.lost.len()));
-        }
-        if is_bus_known {
-            set("passed_through", i64::from(gpus.passed_through));
-            set("unmeasured", number(gpus.unmeasured.len()));
+        for (state, count) in states(report.inventory.gpus.known()) {
+            // What is not known has no series: a 0 would be taken for an answer.
+            match count {
+                Some(count) => self.gpus.with_label_values(&[state]).set(count),
+                // There may be none already.
+                None => drop(self.gpus.remove_label_values(&[state])),
+            }
         }
     }
 
@@ -178,8 +206,9 @@ impl Metrics {
         }
     }
 
-    /// Notes what came of a report.
-    pub fn reported(&self, outcome: Outcome) {
+    /// Notes what came of a report, and how long that took.
+    pub fn reported(&self, outcome: Outcome, took: Duration) {
+        self.report_duration.observe(took.as_secs_f64());
         self.reports.with_label_values(&[outcome.as_str()]).inc();
         if outcome == Outcome::Accepted {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -251,14 +280,43 @@ impl StampMetrics {
     }
 }
 
+/// How many GPUs are in which state; `None`: that is not known.
+fn states(gpus: Option<&Gpus>) -> [(&'static str, Option<i64>); 5] {
+    let names = ["expected", "usable", "lost", "passed_through", "unmeasured"];
+    let Some(gpus) = gpus else { return names.map(|name| (name, None)) };
+    let nvidia = gpus.nvidia_driver.known().map_or(0, |driver| driver.gpus.len());
+    let amd = gpus.amd.known().map_or(0, Vec::len);
+    let answering = gpus.amd.known().into_iter().flatten();
+    let answering = answering.filter(|gpu| gpu.memory_bytes.failure().is_none()).count();
+    let on_bus = gpus.nvidia_pci_devices.known().copied();
+    let is_bus_known = gpus.nvidia_pci_devices.failure().is_none();
+    let does_nvidia_answer = gpus.nvidia_driver.failure().is_none();
+    let [expected, usable, lost, passed_through, unmeasured] = names;
+    [
+        (expected, on_bus.map(|on_bus| i64::from(on_bus) + number(amd))),
+        (
+            usable,
+            (does_nvidia_answer && gpus.amd.failure().is_none())
+                .then(|| number(nvidia) + number(answering)),
+        ),
+        (lost, (does_nvidia_answer && is_bus_known).then(|| number(gpus.lost.len()))),
+        (passed_through, is_bus_known.then_some(gpus.passed_through.into())),
+        (unmeasured, is_bus_known.then(|| number(gpus.unmeasured.len()))),
+    ]
+}
+
 fn number(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn count<T>(items: &[T]) -> u64 {
+    u64::try_from(items.len()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use prometheus::TextEncoder;
-    use rollcall_report::Reading;
+    use rollcall_report::{NicKind, Reading};
 
     use super::*;
 
@@ -278,6 +336,7 @@ mod tests {
             "rollcall_agent_probe_failing_since_timestamp_seconds{subject=\"gpus\"} 0",
             "rollcall_agent_unknown_link_speeds 0",
             "rollcall_agent_probe_duration_seconds_count 0",
+            "rollcall_agent_report_duration_seconds_count 0",
             "rollcall_agent_reports_total{outcome=\"accepted\"} 0",
             "rollcall_agent_reports_total{outcome=\"refused\"} 0",
             "rollcall_agent_reports_total{outcome=\"failed\"} 0",
@@ -344,14 +403,17 @@ mod tests {
         inventory.cpu = Reading::Absent;
         metrics.probed(&inventory, Duration::from_millis(20));
         assert!(!text(&registry).contains(failed), "a recovery shows");
-        metrics.reported(Outcome::Failed);
+        metrics.reported(Outcome::Failed, Duration::from_secs(15));
         let last_accepted = "rollcall_agent_last_accepted_report_timestamp_seconds 0\n";
         assert!(text(&registry).contains(last_accepted), "a failure is no acceptance");
-        metrics.reported(Outcome::Accepted);
+        metrics.reported(Outcome::Accepted, Duration::from_millis(4));
         let text = text(&registry);
         assert!(!text.contains(last_accepted), "{text}");
         assert!(text.contains("rollcall_agent_reports_total{outcome=\"accepted\"} 1"), "{text}");
         assert!(text.contains("rollcall_agent_probe_duration_seconds_count 2"), "{text}");
+        let within = "rollcall_agent_report_duration_seconds_bucket{le=\"0.005\"} 1";
+        assert!(text.contains(within), "{text}");
+        assert!(text.contains("rollcall_agent_report_duration_seconds_count 2"), "{text}");
     }
 
     #[test]
@@ -381,5 +443,83 @@ mod tests {
         let Reading::Known(gpus) = &mut report.inventory.gpus else { panic!("no GPUs") };
         gpus.amd = Reading::failed("EIO");
         assert_eq!(states(&report), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn capacity_is_what_the_last_probe_saw() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).expect("a new registry is empty");
+        let names = [
+            "rollcall_agent_cpus",
+            "rollcall_agent_memory_bytes",
+            "rollcall_agent_swap_bytes",
+            "rollcall_agent_disks",
+            "rollcall_agent_disk_bytes",
+            "rollcall_agent_links",
+            "rollcall_agent_link_bytes_per_second",
+            "rollcall_agent_gpu_models",
+        ];
+        let shown = || {
+            let text = text(&registry);
+            let is_capacity =
+                |line: &&str| names.contains(&line.split([' ', '{']).next().unwrap_or_default());
+            text.lines().filter(is_capacity).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(), [] as [&str; 0], "nothing is known before the first probe");
+        let example = include_str!("../../report/examples/v1-health.json");
+        let report: NodeReport = serde_json::from_str(example).expect("a report");
+        let probe = |inventory: &Inventory| metrics.probed(inventory, Duration::ZERO);
+        probe(&report.inventory);
+        let all = shown();
+        for name in names {
+            assert!(all.iter().any(|line| line.starts_with(name)), "{name} in {all:?}");
+        }
+        for line in ["rollcall_agent_cpus 16", "rollcall_agent_memory_bytes 540654878720"] {
+            assert!(all.iter().any(|shown| shown == line), "{line} in {all:?}");
+        }
+        let lacks = |change: &dyn Fn(&mut Inventory), missing: &[&str]| {
+            let mut inventory = report.inventory.clone();
+            change(&mut inventory);
+            probe(&inventory);
+            let is_missing = |line: &&String| {
+                missing.contains(&line.split([' ', '{']).next().unwrap_or_default())
+            };
+            let expected: Vec<&String> = all.iter().filter(|line| !is_missing(line)).collect();
+            assert_eq!(shown().iter().collect::<Vec<_>>(), expected, "without {missing:?}");
+        };
+        lacks(&|it| it.cpu = Reading::failed("EIO"), &names[..1]);
+        lacks(&|it| it.memory = Reading::failed("EIO"), &names[1..2]);
+        lacks(&|it| it.swap = Reading::failed("EIO"), &names[2..3]);
+        lacks(&|it| it.disks = Reading::failed("EIO"), &names[3..5]);
+        let size = |it: &mut Inventory| {
+            let Reading::Known(disks) = &mut it.disks else { panic!("no disks") };
+            disks[0].size_bytes = Reading::failed("EIO");
+        };
+        lacks(&size, &names[4..5]);
+        lacks(&|it| it.nics = Reading::failed("EIO"), &names[5..7]);
+        let undecided = |it: &mut Inventory| {
+            let Reading::Known(nics) = &mut it.nics else { panic!("no interfaces") };
+            nics[0].kind = NicKind::Other;
+            nics[0].speed_mbps = Reading::failed("EIO");
+        };
+        lacks(&undecided, &names[5..7]);
+        lacks(&|it| it.gpus = Reading::failed("EIO"), &names[7..]);
+        probe(&report.inventory);
+        assert_eq!(shown(), all, "all is read again");
+    }
+
+    #[test]
+    fn a_node_has_one_identity() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).expect("a new registry is empty");
+        let name: NodeName = "node-1".parse().expect("a name");
+        for id in ["one", "two"] {
+            metrics.node(&name, &id.parse().expect("an id"));
+            let text = text(&registry);
+            let lines = text.lines().filter(|line| line.starts_with("rollcall_agent_node_info"));
+            let expected =
+                format!("rollcall_agent_node_info{{node=\"node-1\",node_id=\"{id}\"}} 1");
+            assert_eq!(lines.collect::<Vec<_>>(), [expected]);
+        }
     }
 }

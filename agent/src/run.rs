@@ -154,7 +154,7 @@ pub async fn run(
         () = shutdown => Ok(()),
         ended = Box::pin(reporter.report_for_ever()) => match ended? {},
         never = stamp => match never {},
-        served = observe::serve(listener, observe::router(registry, readiness), future::pending()) => {
+        served = observe::serve(listener, observe::router(move || observe::text(&registry), readiness), future::pending()) => {
             served.map_err(|source| RunError::Serve { source })
         }
         never = notifier.keep_alive(|| rounds.is_on_time(Instant::now())) => match never {},
@@ -217,7 +217,14 @@ impl Reporter {
             let now = SystemTime::now();
             let report = report::build(self.reported.clone(), survey, &mut self.watch, now);
             self.metrics.noted(&report);
+            let id = self.accepted_id.as_ref().unwrap_or(&report.node.proposed_id);
+            self.metrics.node(&report.node.name, id);
+            let begun = Instant::now();
             let sent = self.sender.send(&report).await;
+            self.metrics.reported(
+                sent.as_ref().map_or_else(SendError::outcome, |_| Outcome::Accepted),
+                begun.elapsed(),
+            );
             self.metrics.certificate_expires(self.sender.certificate_expires());
             let wait = match sent {
                 Ok(assignment) => self.accepted(assignment),
@@ -314,7 +321,6 @@ impl Reporter {
 
     /// Notes that the aggregator took a report; returns the time until the next one.
     fn accepted(&mut self, assignment: Assignment) -> Duration {
-        self.metrics.reported(Outcome::Accepted);
         self.not_ready = None;
         self.failures = 0;
         if !std::mem::take(&mut self.troubles).is_empty() {
@@ -324,6 +330,7 @@ impl Reporter {
         if self.accepted_id.as_ref() != Some(node_id) {
             logging::about("node_id", node_id.as_str());
             log::info!(node_id = node_id.as_str(); "the aggregator accepted the node");
+            self.metrics.node(&self.reported.name, node_id);
         }
         self.status.accepted(node_id, SystemTime::now());
         self.notifier.status(&self.status.to_string());
@@ -339,7 +346,6 @@ impl Reporter {
 
     /// Notes that a report was not taken; returns the time until the next try.
     fn not_accepted(&mut self, error: &SendError) -> Duration {
-        self.metrics.reported(error.outcome());
         if matches!(error, SendError::Tls { .. }) {
             self.sender.was_refused();
         }

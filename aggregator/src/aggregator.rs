@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use log::Level;
 use rollcall_report::{NodeId, NodeName};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::admin::views::NodesView;
@@ -16,16 +16,16 @@ use crate::cluster_file::{AiosTarget, ClusterFile, NodePolicy, TargetName};
 use crate::document::{Assembly, Source, assemble};
 use crate::kubernetes::events::Events;
 use crate::kubernetes::leader::Leadership;
-use crate::kubernetes::nodes::Nodes;
+use crate::kubernetes::nodes::{ByName, Node, Nodes};
 use crate::metrics::Metrics;
-use crate::onboarding::expected::{Census, LeftOut, Reported, left_out, without_node};
+use crate::onboarding::expected::{Census, is_offered, left_out, without_node};
 use crate::onboarding::gate::{Gate, gate};
-use crate::onboarding::state::{Phase, TargetState, Will};
+use crate::onboarding::state::{Phase, Sending, TargetState, Will};
 use crate::onboarding::withdrawn::Withdrawn;
 use crate::roll::departure::Departure;
 use crate::roll::{Change, Entry, Leave, Roll};
 use crate::store::{Contents, Event, Learned, Pending, Store, Write, WriteError};
-use crate::targets::Departed;
+use crate::targets::{Departed, Held};
 
 /// A node is stale when this many intervals have passed without a report.
 const STALE_INTERVALS: i32 = 3;
@@ -63,8 +63,8 @@ pub struct Aggregator {
     /// Why the store did not take what it was given last.
     store_trouble: Mutex<Option<String>>,
     generation: watch::Sender<u64>,
-    /// Told when a target stands elsewhere.
-    standings_changed: Notify,
+    /// Counts the changes of where targets stand.
+    standings: watch::Sender<u64>,
     started: Timestamp,
 }
 
@@ -77,6 +77,19 @@ pub struct Standing {
     pub will: Will,
     /// Nodes that its entry holds, that are not in our document and that nothing says have departed.
     pub kept: Vec<String>,
+    /// What the network was last seen to hold; `None`: nobody has looked from here.
+    pub look: Option<Arc<LastLook>>,
+    /// What is being sent just now, where that takes several requests; never stored.
+    pub sending: Option<Sending>,
+}
+
+/// What a network was last seen to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastLook {
+    /// When.
+    pub at: Timestamp,
+    /// What it held, and how that differs from what it should.
+    pub held: Held,
 }
 
 /// The nodes that a target is to lose.
@@ -111,14 +124,17 @@ impl Aggregator {
             let (state, will) = stored
                 .remove(target.name.as_str())
                 .unwrap_or_else(|| (TargetState::new(now), Will::default()));
-            (target.name.clone(), Standing { state, will, kept: Vec::new() })
+            metrics.begin_target(target);
+            let standing = Standing { state, will, kept: Vec::new(), look: None, sending: None };
+            (target.name.clone(), standing)
         });
+        metrics.cluster(file.cluster.id.as_str());
         Self {
             targets: Mutex::new(targets.collect()),
             file,
             installation: contents.installation,
             interval,
-            store,
+            store: store.measured(metrics.store()),
             metrics,
             nodes: Nodes::default(),
             events: Events::default(),
@@ -130,7 +146,7 @@ impl Aggregator {
             wanting: tokio::sync::Mutex::default(),
             store_trouble: Mutex::default(),
             generation: watch::Sender::new(0),
-            standings_changed: Notify::new(),
+            standings: watch::Sender::new(0),
             started: now,
         }
     }
@@ -383,38 +399,58 @@ impl Aggregator {
         self.generation.subscribe()
     }
 
-    /// Waits until a target stands elsewhere than when this was last awaited: for one who waits.
-    pub async fn standings_changed(&self) {
-        self.standings_changed.notified().await;
+    /// Watches where the targets stand for changes.
+    pub fn watch_standings(&self) -> watch::Receiver<u64> {
+        self.standings.subscribe()
     }
 
     /// The document as the roll stands now, with every node on it.
     pub fn assemble(&self) -> Assembly {
-        let (now, roll) = (Timestamp::now(), self.roll());
-        let nodes = roll.entries().into_iter().map(|entry| self.source(entry, now));
-        assemble(&self.file.cluster, &self.file.overrides, nodes)
+        let (now, nodes, roll) = (Timestamp::now(), self.nodes.all(), self.roll());
+        self.assemble_of(roll.entries().into_iter(), nodes.as_deref(), now)
     }
 
     /// The document as the roll stands, with the nodes that a policy offers, and the losses of GPUs
     /// judged at `now`. Where the Nodes are not known, the policy leaves nothing out.
     pub fn assemble_for(&self, policy: &NodePolicy, now: Timestamp) -> Assembly {
-        let known = self.nodes.all();
-        // Of one without a Node nobody can say that it is within the policy. In an entry it stays until
-        // it is recorded as departed.
-        let is_offered = |entry: &&Entry| {
-            known.as_ref().is_none_or(|nodes| {
-                nodes.get(&entry.name).is_some_and(|node| left_out(node, policy).is_none())
-            })
-        };
-        let roll = self.roll();
-        let offered = roll.entries().into_iter().filter(is_offered);
-        let nodes = offered.map(|entry| self.source(entry, now));
-        assemble(&self.file.cluster, &self.file.overrides, nodes)
+        self.assemble_among(self.nodes.all().as_deref(), policy, now)
     }
 
-    /// What a node's entry in the document is made of.
-    pub fn source<'a>(&self, entry: &'a Entry, now: Timestamp) -> Source<'a> {
-        let allocatable = self.nodes.get(&entry.name).map(|node| node.gpus.clone());
+    /// The same by the Nodes as they were at one moment; `None`: they are not known.
+    pub fn assemble_among(
+        &self,
+        nodes: Option<&ByName>,
+        policy: &NodePolicy,
+        now: Timestamp,
+    ) -> Assembly {
+        let roll = self.roll();
+        let entries = roll.entries().into_iter();
+        let offered = entries.filter(|entry| is_offered(&entry.name, nodes, policy));
+        self.assemble_of(offered, nodes, now)
+    }
+
+    fn assemble_of<'a>(
+        &self,
+        entries: impl Iterator<Item = &'a Entry>,
+        nodes: Option<&ByName>,
+        now: Timestamp,
+    ) -> Assembly {
+        let begun = Instant::now();
+        let nodes = entries.map(|entry| self.source(entry, nodes, now));
+        let assembly = assemble(&self.file.cluster, &self.file.overrides, nodes);
+        self.metrics.assembled(begun.elapsed());
+        assembly
+    }
+
+    /// What a node's entry in the document is made of, by the Nodes as they were at one moment.
+    pub fn source<'a>(
+        &self,
+        entry: &'a Entry,
+        nodes: Option<&ByName>,
+        now: Timestamp,
+    ) -> Source<'a> {
+        let node = nodes.and_then(|nodes| nodes.get(&entry.name));
+        let allocatable = node.map(|node| node.gpus.clone());
         Source { allocatable, ..Source::of(entry, now, self.file.gpu_loss_hold_down) }
     }
 
@@ -487,42 +523,62 @@ impl Aggregator {
         noted.clone()
     }
 
-    /// Which Nodes are to be in a document that a policy made, which of them are not, and which are left
-    /// out; `None`: the Nodes are not known.
-    pub fn census(&self, policy: &NodePolicy, assembly: &Assembly) -> Option<Census> {
-        let nodes = self.nodes.all()?;
+    /// Which of these Nodes are to be in a document that a policy made, which of them are not, and which
+    /// are left out; `None`: the Nodes are not known.
+    pub fn census(
+        &self,
+        nodes: Option<&ByName>,
+        policy: &NodePolicy,
+        assembly: &Assembly,
+    ) -> Option<Census> {
         let ids = assembly.document.nodes.node_data.iter().map(|node| &node.id);
         let whole: HashSet<&NodeId> = ids.collect();
         let roll = self.roll();
-        let mut census = Census::of(&nodes, policy, |name| match roll.get(name) {
-            Some(entry) if whole.contains(&entry.node_id) => Reported::Whole,
-            Some(_) => Reported::InPart,
-            None => Reported::No,
-        });
-        let without = roll.entries().into_iter().filter(|it| !nodes.contains_key(&it.name));
-        census.left_out.extend(without.map(|entry| (entry.name.clone(), LeftOut::NoNode)));
-        Some(census)
+        let entries = roll.entries().into_iter();
+        let roll: Vec<_> =
+            entries.map(|entry| (&entry.name, whole.contains(&entry.node_id))).collect();
+        Some(Census::among(nodes?, policy, &roll))
     }
 
-    /// The Nodes that a policy offers; none where the Nodes are not known.
-    pub fn expected(&self, policy: &NodePolicy) -> Vec<NodeName> {
-        let nodes = self.nodes.all().unwrap_or_default();
-        let offered = nodes.values().filter(|node| left_out(node, policy).is_none());
-        offered.map(|node| node.name.clone()).collect()
+    /// How many nodes are expected to report, where that is known: as the cluster file says, or as many of
+    /// these Nodes as the targets are to get.
+    pub fn expected_nodes(&self, nodes: Option<&ByName>) -> Option<usize> {
+        if let Some(said) = self.file.expect.and_then(|expect| expect.nodes) {
+            return Some(said);
+        }
+        let policies = self.file.policies();
+        let is_expected =
+            |node: &&Arc<Node>| policies.iter().any(|(_, policy)| left_out(node, policy).is_none());
+        Some(nodes?.values().filter(is_expected).count())
     }
 
-    /// Whether a registration may go ahead with the document that a policy made.
-    pub fn gate(&self, policy: &NodePolicy, assembly: &Assembly, now: Timestamp) -> Gate {
-        let census = self.census(policy, assembly);
+    /// Whether a registration may go ahead with the document that a policy made of these Nodes.
+    pub fn gate(
+        &self,
+        nodes: Option<&ByName>,
+        policy: &NodePolicy,
+        assembly: &Assembly,
+        now: Timestamp,
+    ) -> Gate {
+        let census = self.census(nodes, policy, assembly);
+        let counts = (assembly.document.nodes.node_data.len(), assembly.incomplete.len());
+        self.gate_for(census.as_ref(), counts, now)
+    }
+
+    /// The same by a census, and by how many nodes are complete and how many are not.
+    pub fn gate_for(
+        &self,
+        census: Option<&Census>,
+        counts: (usize, usize),
+        now: Timestamp,
+    ) -> Gate {
         if census.is_none() && self.nodes.is_watched() {
             let said = self.nodes.failing().map(|failing| format!(": {}", failing.words));
             let why = format!("Kubernetes has not told its Nodes yet{}", said.unwrap_or_default());
             return Gate::Unsettled { why };
         }
-        let (complete, incomplete) =
-            (assembly.document.nodes.node_data.len(), assembly.incomplete.len());
         let (expect, first_seen) = (self.file.expect.as_ref(), self.roll().first_seen());
-        gate(expect, census.as_ref(), (complete, incomplete), first_seen, now)
+        gate(expect, census, counts, first_seen, now)
     }
 
     /// Wakes whoever watches the roll when the Nodes change. Ends only with the aggregator.
@@ -537,17 +593,21 @@ impl Aggregator {
 
     /// Counts the nodes, and what is expected of them, for `/metrics`.
     pub fn measure(&self, now: Timestamp) {
-        let view = NodesView::of(self, now);
+        let nodes = self.nodes.all();
+        let nodes = nodes.as_deref();
+        let view = NodesView::among(nodes, self, now);
         self.metrics.nodes(view.counts());
         self.metrics.each_node(view.figures());
         self.metrics.refused_nodes(view.conflicts.len());
-        for target in self.file.aios_targets() {
-            let assembly = self.assemble_for(&target.nodes, now);
-            let census = self.census(&target.nodes, &assembly);
-            self.metrics.census(&target.name, census.as_ref());
+        self.metrics.expected_nodes(self.expected_nodes(nodes));
+        let roll = view.wholeness();
+        for target in &self.file.targets {
+            if let (Some(nodes), Some(policy)) = (nodes, target.nodes()) {
+                self.metrics.census(target.name(), &Census::among(nodes, policy, &roll));
+            }
         }
         if self.nodes.is_watched() {
-            let known = self.nodes.all().map(|nodes| nodes.len());
+            let known = nodes.map(ByName::len);
             self.metrics.kubernetes_nodes(known, self.nodes.failing().map(|it| it.since));
         }
     }
@@ -598,6 +658,20 @@ impl Aggregator {
         self.roll().conflicts_since(since).into_iter().map(ToString::to_string).collect()
     }
 
+    /// Why reports that have to do with a node were refused lately.
+    pub fn conflicts_about(&self, node: &NodeName, now: Timestamp) -> Vec<String> {
+        let since = now.checked_sub(self.patience()).unwrap_or(Timestamp::MIN);
+        let mut roll = self.roll();
+        let conflicts = roll.conflicts_since(since).into_iter();
+        conflicts.filter(|it| it.involves(node)).map(ToString::to_string).collect()
+    }
+
+    /// The nodes whose reports were refused lately.
+    pub fn refused(&self, now: Timestamp) -> HashSet<NodeName> {
+        let since = now.checked_sub(self.patience()).unwrap_or(Timestamp::MIN);
+        self.roll().conflicts_since(since).into_iter().map(|it| it.name().clone()).collect()
+    }
+
     /// How long silence means nothing.
     fn patience(&self) -> SignedDuration {
         let interval = SignedDuration::try_from(self.interval).unwrap_or(SignedDuration::MAX);
@@ -611,19 +685,39 @@ impl Aggregator {
             state: TargetState::new(self.started),
             will: Will::default(),
             kept: Vec::new(),
+            look: None,
+            sending: None,
         })
+    }
+
+    /// Notes how far the requests to a target have come.
+    pub fn show_sending(&self, target: &AiosTarget, sending: Option<Sending>) {
+        // Of no interest to other replicas, which hear of each change of state.
+        let mut standings = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(standing) = standings.get_mut(&target.name) {
+            standing.sending = sending;
+        }
     }
 
     /// Notes where a target stands, for whoever asks.
     pub fn show(&self, target: &AiosTarget, state: TargetState) {
         self.metrics.target(&target.name, &state);
-        self.with_standing(target, |standing| standing.state = state);
+        self.with_standing(target, |standing| {
+            standing.state = state;
+            standing.sending = None;
+        });
     }
 
     /// Notes which nodes a target's entry holds that are not in our document.
     pub fn show_kept(&self, target: &AiosTarget, kept: &[String]) {
         self.metrics.kept_nodes(&target.name, kept.len());
         self.with_standing(target, |standing| kept.clone_into(&mut standing.kept));
+    }
+
+    /// Notes what the network was just seen to hold; `None`: another aggregator looks from now on.
+    pub fn show_look(&self, target: &AiosTarget, held: Option<&Held>) {
+        let look = held.map(|held| LastLook { at: Timestamp::now(), held: held.clone() });
+        self.with_standing(target, |standing| standing.look = look.map(Arc::new));
     }
 
     /// Whether some target's entry holds a node of this id that is not in our document.
@@ -669,7 +763,7 @@ impl Aggregator {
         let mut standings = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(standing) = standings.get_mut(&target.name) {
             change(standing);
-            self.standings_changed.notify_one();
+            self.standings.send_modify(|changes| *changes = changes.wrapping_add(1));
         }
     }
 

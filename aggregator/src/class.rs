@@ -10,6 +10,7 @@ use std::fmt::{self, Write as _};
 use jiff::Timestamp;
 use rollcall_report::{NodeName, Reading, Subject};
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::cluster_file::unikorn::{DeclaredClass, Fits};
@@ -225,7 +226,7 @@ pub struct NodeClass {
 }
 
 /// Where a class's id comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Origin {
     /// From the cluster file.

@@ -8,7 +8,9 @@ mod ca;
 mod check;
 mod document;
 mod prepare;
+mod progress;
 mod region;
+mod show;
 mod target;
 
 use std::io::{self, Write as _};
@@ -28,14 +30,17 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use url::Url;
 
+use crate::admin;
+use crate::admin::views::{NodesView, StatusView};
 use crate::ca::CaError;
 use crate::cluster_file::{ClusterFile, ClusterFileError, Target};
-use crate::intake::review::ServiceAccount;
+use crate::intake::{self, review::ServiceAccount};
+use crate::operator::tables::{self, Viewer};
 use crate::operator::{self, Operator, OperatorError};
 use crate::serve::{KubernetesConfig, Listeners, ServeConfig, ServeError, StorePlace, serve};
 use crate::tls;
 use crate::tokens::files::TokenFiles;
-use check::Checked;
+use show::{OutputArgs, Show, WatchArgs, print, show};
 
 /// The program's name.
 const PROGRAM: &str = "rollcall-aggregator";
@@ -106,6 +111,21 @@ enum Command {
         /// The shell that is to complete them.
         shell: Shell,
     },
+    /// Prints the OpenAPI description of what a listener answers; needs no server.
+    Openapi {
+        /// Which listener's.
+        #[arg(value_enum)]
+        api: Api,
+    },
+}
+
+/// The listeners, by what they answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Api {
+    /// Where agents report.
+    Intake,
+    /// The operator's API, metrics and probes.
+    Admin,
 }
 
 /// All of the command line, for man pages and completions.
@@ -188,9 +208,10 @@ struct ServeArgs {
 struct OperatorArgs {
     #[command(flatten)]
     server: ServerArgs,
-    /// A table for people, or JSON for programs.
-    #[arg(long, short, value_enum, default_value_t = Output::Table)]
-    output: Output,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 #[derive(Debug, Args)]
@@ -241,14 +262,6 @@ fn no_such_target(file: &ClusterFile, wanted: &str) -> Failure {
     let known: Vec<&str> = file.targets.iter().map(|target| target.name().as_str()).collect();
     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
     Failure::NoSuchTarget { wanted: wanted.to_owned(), known }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// A table for people.
-    Table,
-    /// JSON for programs.
-    Json,
 }
 
 /// The host's name; one that no replica shares where the kernel does not tell it.
@@ -381,19 +394,13 @@ fn execute(command: Command) -> Result<(), Failure> {
         }
         Command::Nodes(args) => {
             let operator = args.server.operator()?;
-            let nodes = runtime(here())?.block_on(operator.nodes()).map_err(Failure::Operator)?;
-            print(&match args.output {
-                Output::Table => operator::tables::nodes(&nodes, jiff::Timestamp::now()),
-                Output::Json => operator::json(&nodes).map_err(Failure::Operator)?,
-            })
+            let look = async || operator.nodes().await.map_err(Failure::Operator);
+            runtime(here())?.block_on(show("nodes", args.output, args.watch, look))
         }
         Command::Status(args) => {
             let operator = args.server.operator()?;
-            let status = runtime(here())?.block_on(operator.status()).map_err(Failure::Operator)?;
-            print(&match args.output {
-                Output::Table => operator::tables::status(&status, jiff::Timestamp::now()),
-                Output::Json => operator::json(&status).map_err(Failure::Operator)?,
-            })
+            let look = async || operator.status().await.map_err(Failure::Operator);
+            runtime(here())?.block_on(show("status", args.output, args.watch, look))
         }
         Command::History(args) => runtime(here())?.block_on(target::history(args)),
         Command::Submit(args) => runtime(here())?.block_on(target::submit(args)),
@@ -401,31 +408,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Diff(args) => runtime(here())?.block_on(target::diff(args)),
         Command::Offboard(args) => runtime(here())?.block_on(target::offboard(args)),
         Command::Infrastructure(args) => runtime(here())?.block_on(target::infrastructure(args)),
-        Command::Check(args) => {
-            let output = args.output;
-            let runtime = runtime(here())?;
-            let checked = runtime.block_on(check::check(args));
-            // A resolver or a credential plugin that is out of time is not waited for.
-            runtime.shutdown_background();
-            let checked = checked?;
-            let json = match &checked {
-                Checked::One(report) => operator::json(report),
-                Checked::Several(reports) => operator::json(reports),
-            };
-            let printed = print(&match output {
-                Output::Table => checked.text(),
-                Output::Json => json.map_err(Failure::Operator)?,
-            });
-            match printed {
-                // Whoever has read enough wants to know all the same how the checks came out.
-                Err(Failure::Print { source }) if source.kind() == io::ErrorKind::BrokenPipe => {}
-                printed => printed?,
-            }
-            match checked.reports().iter().map(|report| report.failed).sum() {
-                0 => Ok(()),
-                failed => Err(Failure::ChecksFailed { failed }),
-            }
-        }
+        Command::Check(args) => finish(runtime(here())?, check::check(args)),
         Command::Document(args) => finish(runtime(here())?, document::document(args)),
         Command::Prepare(args) => finish(runtime(here())?, prepare::prepare(args)),
         Command::Ca(command) => ca::ca(command),
@@ -455,6 +438,14 @@ fn execute(command: Command) -> Result<(), Failure> {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), PROGRAM, &mut text);
             print(&String::from_utf8_lossy(&text))
+        }
+        Command::Openapi { api } => {
+            let description = match api {
+                Api::Intake => intake::openapi::description(),
+                Api::Admin => admin::openapi::description(),
+            };
+            let json = operator::json(&description).map_err(Failure::Operator)?;
+            print(&format!("{json}\n"))
         }
     }
 }
@@ -513,9 +504,9 @@ async fn run_server(args: ServeArgs) -> Result<(), Failure> {
 }
 
 impl ServerArgs {
-    fn operator(self) -> Result<Operator, Failure> {
+    fn operator(&self) -> Result<Operator, Failure> {
         Operator::new(
-            self.server,
+            self.server.clone(),
             self.operator_token_file.as_deref(),
             self.ca_file.as_deref(),
             self.insecure_http,
@@ -524,9 +515,28 @@ impl ServerArgs {
     }
 }
 
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{}", text.trim_end())
-        .and_then(|()| out.flush())
-        .map_err(|source| Failure::Print { source })
+impl Show for NodesView {
+    // A report that says what the one before it said is no news.
+    const RESTLESS: &'static [&'static str] = &["lastSeen"];
+
+    fn data(&self) -> &impl serde::Serialize {
+        self
+    }
+
+    fn table(&self, viewer: Viewer) -> String {
+        tables::nodes(self, viewer)
+    }
+}
+
+impl Show for StatusView {
+    // Each look at a network sets the time of the next.
+    const RESTLESS: &'static [&'static str] = &["nextTry"];
+
+    fn data(&self) -> &impl serde::Serialize {
+        self
+    }
+
+    fn table(&self, viewer: Viewer) -> String {
+        tables::status(self, viewer)
+    }
 }

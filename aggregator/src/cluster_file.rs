@@ -17,6 +17,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rollcall_report::{NODE_CLASS_LABEL, NodeId};
@@ -313,6 +314,18 @@ impl ClusterFile {
     /// The Unikorn region among the targets, where there is one: the cluster's nodes have classes then.
     pub fn region(&self) -> Option<&UnikornTarget> {
         self.targets.iter().find_map(Target::unikorn)
+    }
+
+    /// Which Nodes the targets are offered, those that are offered any; without one the default policy,
+    /// which is nobody's.
+    pub fn policies(&self) -> Vec<(Option<&TargetName>, &NodePolicy)> {
+        static DEFAULT: LazyLock<NodePolicy> = LazyLock::new(NodePolicy::default);
+        let policies = self.targets.iter().filter_map(|it| Some((Some(it.name()), it.nodes()?)));
+        let mut policies: Vec<_> = policies.collect();
+        if policies.is_empty() {
+            policies.push((None, &*DEFAULT));
+        }
+        policies
     }
 
     /// The labels of Nodes that somebody looks at: those that selectors name, and the class.

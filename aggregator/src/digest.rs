@@ -3,10 +3,12 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A SHA-256 digest; hexadecimal on the wire.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, min_length = 64, max_length = 64, pattern = "^[0-9A-Fa-f]{64}$")]
 pub struct Digest([u8; 32]);
 
 impl Digest {
@@ -52,7 +54,8 @@ impl TryFrom<String> for Digest {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let mut bytes = [0; 32];
-        if text.len() != 64 || !text.is_ascii() {
+        // Reading a number would let signs through.
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err("a digest has 64 hexadecimal digits");
         }
         for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {

@@ -15,6 +15,7 @@ use rollcall_report::{Attachment, Inventory, Link, Nic, NicKind, NodeId, Reading
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use crate::cluster_file::{Cluster, Overrides};
 use crate::kubernetes::nodes::AllocatableGpus;
@@ -26,7 +27,7 @@ pub use gpus::{GpuStates, amd_features, features};
 const MIB: u64 = 1024 * 1024;
 
 /// The cluster onboarding document.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterDocument {
     /// The cluster's id in the registry.
@@ -60,7 +61,7 @@ pub struct ClusterDocument {
 }
 
 /// The nodes of the document.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Nodes {
     /// How many there are.
@@ -70,7 +71,7 @@ pub struct Nodes {
 }
 
 /// A node in the document.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeData {
     /// The node's `nodeID` label.
@@ -90,7 +91,7 @@ pub struct NodeData {
 }
 
 /// A node's GPUs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeGpus {
     /// How many count: the usable ones, and lost ones until their loss is confirmed.
@@ -99,14 +100,14 @@ pub struct NodeGpus {
     pub memory: u64,
     /// One entry each: NVIDIA's, then AMD's.
     pub gpus: Vec<GpuEntry>,
-    /// What they can do, see [`features`].
+    /// What they can do: `fp16`, `tensor_cores`, `bf16`, `fp8`.
     pub features: Vec<String>,
     /// The different models, in the order of their first GPU.
     pub model_names: Vec<String>,
 }
 
 /// A GPU in the document.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GpuEntry {
     /// The maker's name for it.
@@ -116,7 +117,7 @@ pub struct GpuEntry {
 }
 
 /// GPUs of all nodes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GpuTotals {
     /// How many count.
     pub count: u64,
@@ -125,14 +126,14 @@ pub struct GpuTotals {
 }
 
 /// vCPUs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Vcpus {
     /// How many there are.
     pub count: u64,
 }
 
 /// Disks.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Storage {
     /// How many there are.
     pub disks: u64,
@@ -141,7 +142,7 @@ pub struct Storage {
 }
 
 /// Network interfaces.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Network {
     /// How many there are.
@@ -276,6 +277,8 @@ pub struct Source<'a> {
     pub inventory: &'a Inventory,
     /// Its lost GPUs.
     pub losses: Losses<'a>,
+    /// Whether a driver of GPUs as a whole does not answer.
+    pub gpus_unanswered: bool,
     /// The GPUs that Kubernetes can allocate there, where it tells.
     pub allocatable: Option<AllocatableGpus>,
 }
@@ -284,14 +287,17 @@ impl<'a> Source<'a> {
     /// A node on the roll as it stands now.
     pub fn of(entry: &'a Entry, now: Timestamp, gpu_loss_hold_down: Duration) -> Self {
         let losses = Losses::at(&entry.lost_gpus, now, gpu_loss_hold_down);
-        Self { id: &entry.node_id, inventory: &entry.inventory, losses, allocatable: None }
+        let (id, inventory) = (&entry.node_id, &entry.inventory);
+        let gpus_unanswered = entry.gpus_unanswered.is_some();
+        Self { id, inventory, losses, gpus_unanswered, allocatable: None }
     }
 }
 
 impl<'a> From<(&'a NodeId, &'a Inventory)> for Source<'a> {
     /// A node without a history: what does not answer does not count.
     fn from((id, inventory): (&'a NodeId, &'a Inventory)) -> Self {
-        Self { id, inventory, losses: Losses::default(), allocatable: None }
+        let losses = Losses::default();
+        Self { id, inventory, losses, gpus_unanswered: false, allocatable: None }
     }
 }
 

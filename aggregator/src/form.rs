@@ -1,7 +1,7 @@
 //! What a person hands on to a system that has no interface for it: the fields of a form, or the
 //! values of a chart.
 
-use comfy_table::{Table, presets};
+use rollcall_daemon::table::{Cell, Column, Table};
 use serde_json::Value;
 
 /// What stands in the place of a secret.
@@ -70,18 +70,18 @@ impl Variant {
         if self.rows.is_empty() {
             return None;
         }
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header(["FIELD", "VALUE"]);
+        let mut table = Table::new(vec![Column::new("FIELD"), Column::new("VALUE")]);
         for (field, pointer) in &self.rows {
             let shown = match self.value.pointer(pointer) {
                 None | Some(Value::Null) => "(left empty)".to_owned(),
                 Some(Value::String(text)) => text.trim_end().to_owned(),
                 Some(other) => other.to_string(),
             };
-            table.add_row([field.as_str(), shown.as_str()]);
+            table.row(vec![Cell::new(field), Cell::lines(&shown)]);
         }
-        let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
-        Some(lines.join("\n"))
+        // What has several lines, such as a certificate, can be taken over as it stands.
+        let lines = table.lay(None).lines;
+        Some(lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join("\n"))
     }
 }
 

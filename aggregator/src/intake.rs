@@ -5,6 +5,7 @@
 pub mod accept;
 pub mod authenticate;
 pub mod certificate;
+pub mod openapi;
 pub mod parse;
 pub mod review;
 pub mod router;

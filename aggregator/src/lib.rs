@@ -3,7 +3,7 @@
 //!
 //! The way of a report: [`intake`] takes it, [`roll`] admits it, [`store`] keeps it; [`document`]
 //! assembles what the roll holds; [`onboarding`] plans and carries out the registration with a
-//! network of [`targets`]. [`admin`] shows it all to operators, [`status`] tells the service manager,
+//! network of [`targets`]. [`admin`] shows it all to operators, [`web`] as a page, [`status`] tells the service manager,
 //! and [`checks`] what is in the way of it.
 
 pub mod admin;
@@ -31,3 +31,4 @@ pub mod store;
 pub mod targets;
 pub mod tls;
 pub mod tokens;
+pub mod web;

@@ -105,12 +105,14 @@ pub enum Conflicts {
 }
 
 /// Applies the objects in their order, by server-side apply. What is as it should be is not written
-/// to. It ends at the first that fails: what comes after needs it.
+/// to. It ends at the first that fails: what comes after needs it. Before each, `told` hears how many are
+/// done, and which one is next.
 pub async fn apply(
     access: &Access,
     manifests: &[Value],
     conflicts: Conflicts,
     limit: Duration,
+    mut told: impl FnMut(usize, &str),
 ) -> Vec<Applied> {
     let mut applied = Vec::new();
     // Nothing is begun that cannot come to an end.
@@ -122,6 +124,7 @@ pub async fn apply(
     }
     for manifest in manifests {
         let what = name_of(manifest);
+        told(applied.len(), &what);
         let writing = Writing { manager: Manager::Preparation, conflicts, dry_run: false };
         let outcome = match timeout(limit, apply_one(access, manifest, writing)).await {
             Ok(outcome) => outcome,

@@ -4,6 +4,7 @@
 //! before; `execute` carries out one step at a time and writes each down before it is taken.
 
 pub mod classes;
+pub mod drift;
 pub mod execute;
 pub mod expected;
 pub mod gate;

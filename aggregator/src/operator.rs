@@ -17,6 +17,7 @@ use rollcall_report::{NodeName, Refusal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+use tokio::time::{Instant, sleep, timeout_at};
 use url::Url;
 
 use crate::admin::views::{
@@ -25,7 +26,12 @@ use crate::admin::views::{
 use crate::targets::unikorn::region::RegionView;
 
 /// Longer than a look at a network may take that the aggregator is asked for.
-const TIMEOUT: Duration = Duration::from_mins(11);
+const LOOK_TIMEOUT: Duration = Duration::from_mins(11);
+/// How long the aggregator may say nothing when it is asked for what it has at hand: before its answer,
+/// and in the midst of it.
+const READ_PAUSE: Duration = Duration::from_secs(10);
+/// Plenty for the whole answer: of the largest cluster, and over a slow link.
+const READ_TIMEOUT: Duration = Duration::from_mins(5);
 /// How often a target is asked how it stands.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(300);
 const MAX_REPLY_BYTES: usize = 256 * 1024 * 1024;
@@ -33,7 +39,12 @@ const MAX_REPLY_BYTES: usize = 256 * 1024 * 1024;
 /// Asks a running aggregator.
 #[derive(Debug)]
 pub struct Operator {
+    /// For what takes its time.
     http: reqwest::Client,
+    /// For what the aggregator has at hand.
+    at_hand: reqwest::Client,
+    /// How long that may say nothing.
+    pause: Duration,
     server: Url,
 }
 
@@ -94,6 +105,28 @@ pub enum OperatorError {
         /// What the HTTP library said.
         source: reqwest::Error,
     },
+    /// No answer in time, though somebody listens there.
+    #[error(
+        "{request} got no answer within {}: the aggregator has this at hand, so it is overloaded or stuck, or something on the way to it is; look at its log and its /metrics, and try again",
+        humantime::format_duration(*limit)
+    )]
+    OutOfTime {
+        /// The request: method and URL.
+        request: String,
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The answer began, and did not come to its end in time.
+    #[error(
+        "{request} got an answer that was not whole after {}: the aggregator is overloaded or stuck, or something on the way to it is, or the way is slow; look at its log and its /metrics, and try again",
+        humantime::format_duration(Duration::from_secs(waited.as_secs()))
+    )]
+    Stalled {
+        /// The request: method and URL.
+        request: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// The answer broke off.
     #[error("{request} got no whole answer")]
     Broken {
@@ -136,6 +169,27 @@ pub enum OperatorError {
     },
 }
 
+impl OperatorError {
+    /// The same, said in other words where time ran out. `limit`: how long the beginning of the answer was
+    /// waited for; `waited`: how long it was waited for in all.
+    fn timed(self, limit: Duration, waited: Duration) -> Self {
+        match self {
+            // Where nobody listens, that took its time, too.
+            Self::NoAnswer { request, source } if source.is_timeout() && !source.is_connect() => {
+                Self::OutOfTime { request, limit }
+            }
+            Self::Broken { request, source: BodyError::Broken { source } }
+                if source
+                    .downcast_ref::<reqwest::Error>()
+                    .is_some_and(reqwest::Error::is_timeout) =>
+            {
+                Self::Stalled { request, waited }
+            }
+            other => other,
+        }
+    }
+}
+
 impl Operator {
     /// Prepares to ask; connects to nothing yet.
     ///
@@ -147,6 +201,16 @@ impl Operator {
         token_file: Option<&Path>,
         ca_file: Option<&Path>,
         insecure_http: bool,
+    ) -> Result<Self, OperatorError> {
+        Self::patient(server, token_file, ca_file, insecure_http, READ_PAUSE)
+    }
+
+    fn patient(
+        server: Url,
+        token_file: Option<&Path>,
+        ca_file: Option<&Path>,
+        insecure_http: bool,
+        pause: Duration,
     ) -> Result<Self, OperatorError> {
         check_service_url(&server).map_err(|source| OperatorError::Server { source })?;
         let mut headers = HeaderMap::new();
@@ -160,13 +224,17 @@ impl Operator {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let http = client_builder(&server, ca_file)
-            .map_err(|source| OperatorError::Ca { source })?
-            .default_headers(headers)
-            .timeout(TIMEOUT)
-            .build()
-            .map_err(|source| OperatorError::Http { source })?;
-        Ok(Self { http, server })
+        let builder = || {
+            client_builder(&server, ca_file)
+                .map(|builder| builder.default_headers(headers.clone()))
+                .map_err(|source| OperatorError::Ca { source })
+        };
+        let built = |builder: reqwest::ClientBuilder| {
+            builder.build().map_err(|source| OperatorError::Http { source })
+        };
+        let http = built(builder()?.timeout(LOOK_TIMEOUT))?;
+        let at_hand = built(builder()?.timeout(READ_TIMEOUT).read_timeout(pause))?;
+        Ok(Self { http, at_hand, pause, server })
     }
 
     /// The nodes on the roll.
@@ -240,7 +308,7 @@ impl Operator {
         url.query_pairs_mut()
             .append_pair("adopt", &order.adopt.to_string())
             .append_pair("partial", &order.partial.to_string());
-        self.read(url).await
+        self.read(&self.http, url, LOOK_TIMEOUT).await
     }
 
     /// Asks something of a target: `submit`, `approve`, `offboard`, `infrastructure`.
@@ -281,11 +349,12 @@ impl Operator {
         if let Some(target) = target {
             url.query_pairs_mut().append_pair("target", target);
         }
-        self.read(url).await
+        self.read(&self.at_hand, url, self.pause).await
     }
 
     /// Where a target stands, once what was asked of it is acted upon and `is_done` says so; what it
-    /// was last seen to be if that does not come about within `limit`.
+    /// was last seen to be if that does not come about within `limit`. Whatever it is seen to be meanwhile,
+    /// `told` hears of it. An aggregator that is slow to answer meanwhile is asked again.
     ///
     /// # Errors
     ///
@@ -295,19 +364,44 @@ impl Operator {
         target: &str,
         limit: Duration,
         is_done: impl Fn(&TargetView) -> bool,
+        mut told: impl FnMut(&TargetView),
     ) -> Result<Followed, OperatorError> {
-        let end = tokio::time::Instant::now() + limit;
+        let end = Instant::now() + limit;
+        let mut last: Option<Box<TargetView>> = None;
         loop {
-            let status = self.status().await?;
+            let answered = match last.take() {
+                None => self.status().await,
+                // What is known already is told in time.
+                Some(view) => match timeout_at(end, self.status()).await {
+                    Ok(answered) => {
+                        last = Some(view);
+                        answered
+                    }
+                    Err(_elapsed) => return Ok(Followed::TimedOut(view)),
+                },
+            };
+            let status = match answered {
+                Ok(status) => status,
+                Err(error @ (OperatorError::OutOfTime { .. } | OperatorError::Stalled { .. })) => {
+                    if Instant::now() + FOLLOW_PAUSE > end {
+                        return last.map_or(Err(error), |view| Ok(Followed::TimedOut(view)));
+                    }
+                    sleep(FOLLOW_PAUSE).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let view = status.targets.into_iter().find(|view| view.name == target);
             let view = view.ok_or_else(|| OperatorError::NoTarget { target: target.to_owned() })?;
             if is_done(&view) {
                 return Ok(Followed::Done(Box::new(view)));
             }
-            if tokio::time::Instant::now() + FOLLOW_PAUSE > end {
-                return Ok(Followed::TimedOut(Box::new(view)));
+            told(&view);
+            let view = last.insert(Box::new(view));
+            if Instant::now() + FOLLOW_PAUSE > end {
+                return Ok(Followed::TimedOut(view.clone()));
             }
-            tokio::time::sleep(FOLLOW_PAUSE).await;
+            sleep(FOLLOW_PAUSE).await;
         }
     }
 
@@ -324,12 +418,19 @@ impl Operator {
         segments: &[&str],
         query: Option<(&str, &str)>,
     ) -> Result<T, OperatorError> {
-        self.read(self.url(segments, query)).await
+        self.read(&self.at_hand, self.url(segments, query), self.pause).await
     }
 
-    async fn read<T: DeserializeOwned>(&self, url: Url) -> Result<T, OperatorError> {
+    async fn read<T: DeserializeOwned>(
+        &self,
+        http: &reqwest::Client,
+        url: Url,
+        limit: Duration,
+    ) -> Result<T, OperatorError> {
         let request = format!("GET {url}");
-        let body = self.exchange(Method::GET, url).await?;
+        let started = Instant::now();
+        let answered = self.answer(http.get(url), request.clone()).await;
+        let body = answered.map_err(|error| error.timed(limit, started.elapsed()))?;
         serde_json::from_slice(&body)
             .map_err(|source| OperatorError::Incomprehensible { request, source })
     }
@@ -374,4 +475,55 @@ impl Operator {
 /// When it cannot be encoded.
 pub fn json(value: &impl Serialize) -> Result<String, OperatorError> {
     serde_json::to_string_pretty(value).map_err(|source| OperatorError::Encode { source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// Answers each of so many requests with an empty journal: first the head after a pause, then the body
+    /// in two halves, each after a pause.
+    fn serve(pauses: Vec<[u64; 3]>) -> Url {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        thread::spawn(move || {
+            for [before, first, second] in pauses {
+                let (mut stream, _) = listener.accept().expect("a request");
+                let mut request = [0; 4096];
+                let _head = stream.read(&mut request).expect("a head");
+                let head = "HTTP/1.1 200 OK\r\ncontent-length: 12\r\nconnection: close\r\n\r\n";
+                for (pause, text) in [(before, head), (first, "{\"line"), (second, "s\":[]}")] {
+                    thread::sleep(Duration::from_millis(pause));
+                    // Whoever asked may have gone.
+                    if stream.write_all(text.as_bytes()).is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        format!("http://{address}").parse().expect("a URL")
+    }
+
+    #[tokio::test]
+    async fn how_long_an_answer_may_take() {
+        for (what, pauses, expected) in [
+            ("at once", [0, 0, 0], "whole"),
+            ("slow, and never silent for long", [300, 300, 300], "whole"),
+            ("no beginning", [3000, 0, 0], "got no answer within 600ms"),
+            ("it stands still", [0, 0, 3000], "got an answer that was not whole after"),
+        ] {
+            let server = serve(vec![pauses]);
+            let pause = Duration::from_millis(600);
+            let operator = Operator::patient(server, None, None, false, pause).expect("a client");
+            let got = match operator.history(None, 1).await {
+                Ok(_) => "whole".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            assert!(got.contains(expected), "{what}: {got}");
+        }
+    }
 }

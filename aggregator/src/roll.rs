@@ -67,6 +67,10 @@ pub struct Entry {
     /// GPUs that were known and that the driver does not answer for; in the order of their places.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost_gpus: Vec<LostGpu>,
+    /// Since when a driver of GPUs as a whole does not answer, if it does not: what is known of its GPUs
+    /// stands, and which of them are usable is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus_unanswered: Option<Timestamp>,
     /// What the machine had before this boot; `None`: it does not name its boots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Baseline>,
@@ -167,7 +171,7 @@ pub enum Conflict {
 
 impl Conflict {
     /// Whether it is about a node.
-    fn involves(&self, node: &NodeName) -> bool {
+    pub fn involves(&self, node: &NodeName) -> bool {
         match self {
             Self::MachineDiffers { name } | Self::LabelDiffers { name, .. } => name == node,
             Self::IdTaken { name, owner, .. } | Self::MachineTaken { name, owner } => {
@@ -411,6 +415,8 @@ impl Roll {
             .collect();
         let machine = report.inventory.machine.known();
         let boot_id = machine.and_then(|machine| machine.boot_id.clone());
+        let gpus_unanswered = carry::is_without_answer(&report.inventory.gpus)
+            .then(|| same_machine.and_then(|entry| entry.gpus_unanswered).unwrap_or(now));
         let (inventory, lost_gpus) = carry::forward(same_machine, report.inventory, now);
         let last = same_machine
             .map(|entry| (entry.baseline.as_ref(), Shape::of(&entry.inventory, &entry.lost_gpus)));
@@ -432,6 +438,7 @@ impl Roll {
             agent_version: report.agent.version,
             inventory,
             failing,
+            gpus_unanswered,
             lost_gpus,
             baseline: Baseline::after(last, boot_id.as_deref(), shape),
             health: report.health,

@@ -23,7 +23,7 @@ use rollcall_daemon::readiness::{Latch, Readiness};
 use rollcall_report::error_chain;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tower::Service;
@@ -238,8 +238,8 @@ async fn run(
         Some(files) => Some(Secured::load(files).await?),
         None => None,
     };
-    let clients = clients(&file)?;
     let metrics = Metrics::new().map_err(|source| ServeError::Metrics { source })?;
+    let clients = clients(&file, &metrics)?;
     let kubernetes = match config.kubernetes {
         Some(config) => Some(Kubernetes::reach(config).await?),
         None => without_nodes(&file),
@@ -253,7 +253,8 @@ async fn run(
     let (waiting, admin_listener) = twice(listeners.admin)
         .map_err(|source| ServeError::Listener { listener: "admin", source })?;
     let unopened = readiness.latch("the store to open");
-    let probes = observe::router(metrics.registry().clone(), readiness.clone());
+    let shown = metrics.clone();
+    let probes = observe::router(move || shown.text(), readiness.clone());
     notifier.status("opening the store");
     let opened = tokio::select! {
         opened = open_store(&config.store, kubernetes.as_ref(), &file, &leadership, notifier) => opened?,
@@ -279,7 +280,10 @@ async fn run(
     let by_name: BTreeMap<_, _> = by_name.collect();
     let AllTokens { join, operators } = tokens.clone();
     let access = Access::new(operators, config.operators_from_afar);
-    let admin = admin::router::router(Arc::clone(&aggregator), by_name, access, readiness);
+    // Dropped at the stop: pages that follow the news would hold it up.
+    let (serving, stopping) = watch::channel(());
+    let admin = Arc::clone(&aggregator);
+    let admin = admin::router::router(admin, by_name, access, readiness, stopping);
     let authenticator = Authenticator::new(join, reviewer);
     let intake = intake::router::router(Arc::clone(&aggregator), authenticator);
 
@@ -315,6 +319,7 @@ async fn run(
         _ = background.join_next() => return Err(ServeError::Ended { part: "onboarding" }),
         () = aggregator.store.closed() => return Err(ServeError::Ended { part: "store" }),
     }
+    drop(serving);
     background.shutdown().await;
     // Nothing is under way any more that only a leader may do.
     drop(resign);
@@ -331,11 +336,14 @@ async fn run(
 }
 
 /// Each target that is registered with, and how it is reached.
-fn clients(file: &ClusterFile) -> Result<Vec<(AiosTarget, aios::Client)>, ServeError> {
+fn clients(
+    file: &ClusterFile,
+    metrics: &Metrics,
+) -> Result<Vec<(AiosTarget, aios::Client)>, ServeError> {
     let client = |target: &AiosTarget| {
         let client = aios::Client::new(target)
             .map_err(|source| ServeError::Target { target: target.name.to_string(), source })?;
-        Ok((target.clone(), client))
+        Ok((target.clone(), client.measured(metrics.request_durations(target))))
     };
     file.aios_targets().map(client).collect()
 }
@@ -516,6 +524,8 @@ async fn lead(
         }
         for target in aggregator.file.aios_targets() {
             aggregator.show_kept(target, &[]);
+            aggregator.show_look(target, None);
+            aggregator.metrics.unseen(&target.name);
         }
     }
 }
@@ -628,7 +638,12 @@ async fn keep_house(aggregator: Arc<Aggregator>) {
         tokio::select! {
             _ = count.tick() => {
                 let now = Timestamp::now();
-                aggregator.measure(now);
+                // Of thousands of nodes it takes long enough to keep others waiting.
+                let counting = Arc::clone(&aggregator);
+                let counted = tokio::task::spawn_blocking(move || counting.measure(now)).await;
+                if let Err(error) = counted {
+                    log::error!(error:% = error; "the nodes could not be counted for /metrics: report this as a bug");
+                }
                 aggregator.tell_silence(&mut silent, now);
             }
             _ = seen.tick() => {

@@ -22,13 +22,14 @@ const GATHERING: Duration = Duration::from_millis(500);
 /// Keeps the service manager informed, for as long as it is awaited.
 pub async fn follow(aggregator: Arc<Aggregator>, notifier: Notifier) -> Infallible {
     let mut changes = aggregator.watch();
+    let mut standings = aggregator.watch_standings();
     let mut ticks = interval(INTERVAL);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
-            // The sender lives as long as the aggregator, which this holds.
+            // The senders live as long as the aggregator, which this holds.
             _ = changes.changed() => {}
-            () = aggregator.standings_changed() => {}
+            _ = standings.changed() => {}
         }
         sleep(GATHERING).await;
         notifier.status(&Status::of(&aggregator).to_string());

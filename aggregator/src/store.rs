@@ -8,17 +8,21 @@ pub mod kubernetes;
 mod sqlite;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 use rollcall_report::{NodeName, error_chain};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::class::NodeClass;
 use crate::digest::Digest;
+use crate::metrics::StoreMetrics;
 use crate::onboarding::state::{TargetState, Will};
 use crate::roll::Entry;
 use crate::roll::departure::Departure;
@@ -123,7 +127,7 @@ pub enum Learned {
 }
 
 /// A line of the append-only journal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// When.
@@ -146,7 +150,7 @@ pub struct Event {
 }
 
 /// A request in the journal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Sent {
     /// Method and URL.
@@ -171,7 +175,7 @@ impl Event {
 }
 
 /// A line of the journal as it is read back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JournalLine {
     /// Its number; they only grow.
@@ -189,12 +193,37 @@ pub struct Store {
     jobs: mpsc::Sender<Job>,
     /// How long the time of a node's last report may lag behind.
     lag: SignedDuration,
+    /// Told how writes go, once there is somebody to be told.
+    metrics: Option<Arc<StoreMetrics>>,
 }
 
 #[derive(Debug)]
 enum Job {
-    Write { write: Write, done: oneshot::Sender<Result<(), WriteError>> },
+    Write { write: Write, done: Answer },
     History { of: HistoryOf, done: oneshot::Sender<Result<Vec<JournalLine>, WriteError>> },
+}
+
+/// Where what came of a write is told.
+#[derive(Debug)]
+struct Answer {
+    done: oneshot::Sender<Result<(), WriteError>>,
+    asked: Instant,
+    metrics: Option<Arc<StoreMetrics>>,
+}
+
+impl Answer {
+    /// Whether nobody waits for it any more.
+    fn is_closed(&self) -> bool {
+        self.done.is_closed()
+    }
+
+    fn send(self, outcome: Result<(), WriteError>) {
+        if let Some(metrics) = &self.metrics {
+            metrics.written(self.asked.elapsed(), &outcome);
+        }
+        // Nobody may be waiting any more; the write stands all the same.
+        let _gone = self.done.send(outcome);
+    }
 }
 
 /// Which lines of the journal to read.
@@ -235,8 +264,7 @@ impl Store {
                         .commit(batch.iter().map(|(write, _)| write))
                         .map_err(|error| refused(&error));
                     for (_, done) in batch {
-                        // Nobody may be waiting any more; the write stands all the same.
-                        let _gone = done.send(outcome.clone());
+                        done.send(outcome.clone());
                     }
                 }
                 for (of, done) in questions {
@@ -248,7 +276,7 @@ impl Store {
             .name("store".into())
             .spawn(work)
             .map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-        Ok((Self { jobs, lag: SignedDuration::ZERO }, contents))
+        Ok((Self { jobs, lag: SignedDuration::ZERO, metrics: None }, contents))
     }
 
     /// Opens the store that the aggregators of a Kubernetes cluster share, and reads what it holds.
@@ -264,7 +292,13 @@ impl Store {
         let (cluster, contents, feed) = kubernetes::open(client, place).await?;
         let (jobs, waiting) = mpsc::channel(QUEUE);
         tokio::spawn(kubernetes::work(cluster, waiting));
-        Ok((Self { jobs, lag: kubernetes::LAG }, contents, feed))
+        Ok((Self { jobs, lag: kubernetes::LAG, metrics: None }, contents, feed))
+    }
+
+    /// Notes from now on how writes go.
+    #[must_use]
+    pub fn measured(self, metrics: Arc<StoreMetrics>) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// Whether other aggregators write to it, too.
@@ -290,7 +324,7 @@ impl Store {
     /// When the store's thread is gone.
     pub async fn reserve(&self) -> Result<Permit<'_>, WriteError> {
         let permit = self.jobs.reserve().await.map_err(|_closed| WriteError::Closed)?;
-        Ok(Permit { permit })
+        Ok(Permit { permit, metrics: self.metrics.as_ref() })
     }
 
     /// Writes, and waits until it is on disk.
@@ -321,12 +355,14 @@ impl Store {
 #[derive(Debug)]
 pub struct Permit<'a> {
     permit: mpsc::Permit<'a, Job>,
+    metrics: Option<&'a Arc<StoreMetrics>>,
 }
 
 impl Permit<'_> {
     /// Puts the write into the queue; never waits.
     pub fn put(self, write: Write) -> Pending {
         let (done, outcome) = oneshot::channel();
+        let done = Answer { done, asked: Instant::now(), metrics: self.metrics.cloned() };
         self.permit.send(Job::Write { write, done });
         Pending { outcome }
     }

@@ -18,11 +18,12 @@ use rollcall_report::NodeId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
+use utoipa::ToSchema;
 
 use crate::digest::Digest;
 
 /// Where an entry stands: a cluster's id in a network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Destination {
     /// The cluster's id.
@@ -74,7 +75,7 @@ pub struct Known<'a> {
 
 /// What is lost if writing a list of nodes anew breaks off: the order of all, and the nodes that nobody
 /// but the network knew.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Rescue {
     /// The ids of the whole list, in its order.
     pub order: Vec<String>,
@@ -86,7 +87,7 @@ pub struct Rescue {
 impl Eq for Rescue {}
 
 /// How an entry differs from what it should be.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Difference {
     /// What is to be set; none: the entry is right.
@@ -109,7 +110,7 @@ pub struct Difference {
 }
 
 /// A field that is wrong in an entry, in words for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldDifference {
     /// Which one: `storage.size`, `node n1: swap`, `node n1`.
     pub field: String,
@@ -186,6 +187,59 @@ impl fmt::Display for Outgoing {
     }
 }
 
+/// What a network is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestKind {
+    /// What it holds.
+    Read,
+    /// To make an entry.
+    Create,
+    /// To change the entry.
+    Update,
+    /// To remove the entry.
+    Remove,
+    /// For its infrastructure on the cluster.
+    CreateInfrastructure,
+    /// To remove that.
+    RemoveInfrastructure,
+    /// How a task of its stands.
+    ReadTask,
+}
+
+impl RequestKind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Read,
+        Self::Create,
+        Self::Update,
+        Self::Remove,
+        Self::CreateInfrastructure,
+        Self::RemoveInfrastructure,
+        Self::ReadTask,
+    ];
+
+    /// Those that change the entry.
+    pub const CHANGES: [Self; 3] = [Self::Create, Self::Update, Self::Remove];
+
+    /// The name in metrics and the journal.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Remove => "remove",
+            Self::CreateInfrastructure => "create-infrastructure",
+            Self::RemoveInfrastructure => "remove-infrastructure",
+            Self::ReadTask => "read-task",
+        }
+    }
+
+    /// Whether it is for the network's infrastructure on the cluster.
+    pub const fn is_of_infrastructure(self) -> bool {
+        matches!(self, Self::CreateInfrastructure | Self::RemoveInfrastructure | Self::ReadTask)
+    }
+}
+
 /// What a reply to a create, an update or a removal is worth. Whatever it says, what the network holds
 /// is read next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,6 +264,9 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The names of all verdicts.
+    pub const NAMES: [&str; 4] = ["accepted", "refused", "rejected", "unanswered"];
+
     /// The verdict's name in metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {

@@ -5,6 +5,8 @@ pub mod files;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::{HeaderMap, header};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use ring::digest::{SHA256, digest};
 use rollcall_daemon::secret::Secret;
 use rollcall_report::{Refusal, RefusalCode};
@@ -135,6 +137,26 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
             "the Authorization header is not of the form: Bearer TOKEN",
         )),
     }
+}
+
+/// The password of a request's `Authorization: Basic …`; `None`: it has none of this kind.
+///
+/// # Errors
+///
+/// The refusal to answer with.
+pub fn basic_password(headers: &HeaderMap) -> Option<Result<Secret, Refusal>> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, credentials) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = BASE64_STANDARD.decode(credentials.trim()).ok();
+    let text = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+    let password = text.as_deref().and_then(|text| text.split_once(':')).map(|(_, it)| it.trim());
+    Some(password.map(|password| Secret::new(password.to_owned())).ok_or_else(|| Refusal {
+        code: RefusalCode::CredentialsWrong,
+        message: "the Authorization header is not of the form: Basic BASE64(USER:TOKEN)".to_owned(),
+    }))
 }
 
 /// A token's digest.

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use prometheus::{Encoder as _, TextEncoder};
 use rollcall_aggregator::admin::views::{NodesView, StatusView};
 use rollcall_aggregator::aggregator::Aggregator;
 use rollcall_aggregator::cluster_file::{AiosTarget, ClusterFile};
@@ -18,7 +17,7 @@ use rollcall_aggregator::metrics::Metrics;
 use rollcall_aggregator::onboarding::execute::Outlook;
 use rollcall_aggregator::onboarding::gate::Gate;
 use rollcall_aggregator::onboarding::state::{Phase, TargetState};
-use rollcall_aggregator::operator::tables;
+use rollcall_aggregator::operator::tables::{self, Viewer};
 use rollcall_aggregator::store::Store;
 use rollcall_aggregator::targets::Destination;
 use rollcall_report::NodeReport;
@@ -249,12 +248,47 @@ async fn a_policy_needs_kubernetes() {
 }
 
 #[tokio::test]
+async fn who_is_expected_by_which_targets() {
+    const AICHOR: &str = "  - {name: ai, type: aichor, engine: {name: west}}\n";
+    const UNIKORN: &str =
+        "  - {name: region, type: unikorn, region: {name: west}, nodes: {selector: {zone: a}}}\n";
+    let head = "cluster: {id: west, regionId: us-west-2}\n";
+    let nodes = [("a1", "a", true), ("a2", "a", true), ("b1", "b", true)];
+    for (what, targets, expected, series) in [
+        ("no targets", "targets: []\n".to_owned(), 3, None),
+        ("one that is offered no nodes", format!("targets:\n{AICHOR}"), 3, None),
+        ("a region", format!("targets:\n{UNIKORN}"), 2, Some(("expected", 2))),
+        ("a region, missing", format!("targets:\n{UNIKORN}"), 2, Some(("missing", 1))),
+        ("a region, left out", format!("targets:\n{UNIKORN}{AICHOR}"), 2, Some(("left_out", 1))),
+    ] {
+        let bed = Bed::new(&format!("{head}{targets}"), &["a1", "b1"]);
+        assert_eq!(StatusView::of(&bed.aggregator, at(1)).expected_nodes, None, "{what}: not told");
+        bed.list(&nodes);
+        let view = StatusView::of(&bed.aggregator, at(1));
+        assert_eq!(view.expected_nodes, Some(expected), "{what}");
+        bed.aggregator.measure(at(1));
+        let metrics = bed.aggregator.metrics.text().expect("text");
+        let line = series.map(|(state, count)| {
+            format!(
+                "rollcall_aggregator_target_nodes{{state=\"{state}\",target=\"region\"}} {count}"
+            )
+        });
+        let told = format!("rollcall_aggregator_expected_nodes {expected}");
+        for line in line.into_iter().chain([told]) {
+            assert!(metrics.lines().any(|it| it == line), "{what}: {line}\n{metrics}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_operators_and_prometheus_are_told() {
     let bed = Bed::new(FILE, &["a1", "a2"]);
     let nodes = [("a1", "a", true), ("a2", "a", false), ("a3", "a", true), ("b1", "b", false)];
     bed.list(&nodes);
     let now = at(1);
-    let text = tables::nodes(&NodesView::of(&bed.aggregator, now), now);
+    let viewer = Viewer { now, room: None };
+    let plain = |text: String| anstream::adapter::strip_str(&text).to_string();
+    let text = plain(tables::nodes(&NodesView::of(&bed.aggregator, now), viewer));
     let told: Vec<&str> = text.lines().filter(|line| line.contains(" of ")).collect();
     assert_eq!(
         told,
@@ -267,7 +301,7 @@ async fn what_operators_and_prometheus_are_told() {
     );
     let status = StatusView::of(&bed.aggregator, now);
     assert_eq!(status.expected_nodes, Some(3), "by one target or another");
-    let text = tables::status(&status, now);
+    let text = plain(tables::status(&status, viewer));
     for line in [
         "cluster west: 2 nodes complete (3 expected), 0 incomplete, 0 stale",
         "first registration waits: zone-a: 2 of 3 expected nodes have reported; missing: a3. ready: 1 of 2 expected nodes have reported; missing: a3",
@@ -283,11 +317,9 @@ async fn what_operators_and_prometheus_are_told() {
 
     bed.aggregator.nodes.fail("the API server is away".to_owned(), at(0));
     bed.aggregator.measure(now);
-    let mut metrics = Vec::new();
-    let families = bed.aggregator.metrics.registry().gather();
-    TextEncoder::new().encode(&families, &mut metrics).expect("text");
-    let metrics = String::from_utf8(metrics).expect("text");
+    let metrics = bed.aggregator.metrics.text().expect("text");
     for line in [
+        "rollcall_aggregator_expected_nodes 3",
         "rollcall_aggregator_kubernetes_nodes 4",
         "rollcall_aggregator_kubernetes_nodes_failing_since_timestamp_seconds 1700000000",
         "rollcall_aggregator_target_nodes{state=\"expected\",target=\"zone-a\"} 3",
@@ -296,7 +328,7 @@ async fn what_operators_and_prometheus_are_told() {
     ] {
         assert!(metrics.lines().any(|it| it == line), "{line}\n{metrics}");
     }
-    let status = tables::status(&StatusView::of(&bed.aggregator, now), now);
+    let status = plain(tables::status(&StatusView::of(&bed.aggregator, now), viewer));
     let words =
         "! Kubernetes has not told its Nodes since 2023-11-14T22:13:20Z: the API server is away";
     assert!(status.lines().any(|line| line == words), "{status}");

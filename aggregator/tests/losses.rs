@@ -269,6 +269,11 @@ fn what_is_said_of_lost_gpus() {
     );
     assert_eq!(states, GpuStates { counted: Some(2), ..expected });
 
+    let entry = followed(vec![(0, answering(&[0, 1, 2, 3], 4)), (100, silent())]);
+    let states = judged(&entry, 100).2;
+    let unknown = GpuStates { usable: None, lost: None, ..expected };
+    assert_eq!(states, unknown, "nothing is known of them while their driver is silent");
+
     let entry = followed(vec![(0, answering(&[0], 2))]);
     let warnings = judged(&entry, 0).1;
     assert_eq!(warnings, ["node node-1: 1 of 2 NVIDIA GPUs do not answer and are not counted"]);

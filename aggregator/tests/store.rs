@@ -195,7 +195,7 @@ fn stored_entries_with_losses_are_readable() {
     }
     let text = fs::read_to_string(path).expect("the frozen entry");
     let read: Entry = serde_json::from_str(&text).expect("readable");
-    assert_eq!(read, Entry { revision: 0, ..full_entry() });
+    assert_eq!(read, Entry { revision: 0, gpus_unanswered: None, ..full_entry() });
     assert!(read.baseline.is_some() && read.health.is_some() && !read.passed_over.is_empty());
     assert_eq!(read.lost_gpus.len(), 1);
 }

@@ -12,7 +12,7 @@ use std::sync::{PoisonError, RwLock};
 use env_logger::Logger;
 use log::kv::{Key, Value, VisitSource};
 use log::{LevelFilter, Log};
-use rollcall_report::error_chain;
+use rollcall_report::{error_chain, is_disguising};
 
 use self::journal::Journal;
 
@@ -129,7 +129,7 @@ impl<'kvs> VisitSource<'kvs> for KeyValues<'_> {
 /// Appends a value so that it cannot forge another line or another pair.
 fn append_value(line: &mut String, value: &str) {
     let ambiguous = |c: char| c.is_whitespace() || c == '"' || c == '=';
-    if value.is_empty() || value.contains(ambiguous) || value.contains(char::is_control) {
+    if value.is_empty() || value.contains(ambiguous) || value.contains(is_disguising) {
         // Writing to a String cannot fail.
         let _ = write!(line, "{value:?}");
     } else {
@@ -139,11 +139,7 @@ fn append_value(line: &mut String, value: &str) {
 
 /// A text without what could forge another line.
 fn one_line(text: &str) -> Cow<'_, str> {
-    if text.contains(char::is_control) {
-        text.replace(char::is_control, " ").into()
-    } else {
-        text.into()
-    }
+    if text.contains(is_disguising) { text.replace(is_disguising, " ").into() } else { text.into() }
 }
 
 #[cfg(test)]

@@ -14,12 +14,24 @@ use crate::readiness::Readiness;
 /// Routes that are open to everybody: they hold no secret and change nothing.
 ///
 /// `/livez` answers 200 as long as the runtime turns; `/readyz` 200 when ready, else 503 and what is
-/// waited for; `/metrics` the registry in Prometheus' text format.
-pub fn router(registry: Registry, readiness: Readiness) -> Router {
+/// waited for; `/metrics` what `metrics` gives, in Prometheus' text format.
+pub fn router(
+    metrics: impl Fn() -> prometheus::Result<String> + Clone + Send + Sync + 'static,
+    readiness: Readiness,
+) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(move || std::future::ready(readyz(&readiness))))
-        .route("/metrics", get(move || std::future::ready(metrics(&registry))))
+        .route("/metrics", get(move || std::future::ready(shown(metrics()))))
+}
+
+/// A registry in Prometheus' text format.
+///
+/// # Errors
+///
+/// When a metric cannot be encoded, which is a bug.
+pub fn text(registry: &Registry) -> prometheus::Result<String> {
+    TextEncoder::new().encode_to_string(&registry.gather())
 }
 
 /// Serves until `shutdown` resolves, then finishes what is under way.
@@ -45,8 +57,8 @@ fn readyz(readiness: &Readiness) -> Response {
     }
 }
 
-fn metrics(registry: &Registry) -> Response {
-    match TextEncoder::new().encode_to_string(&registry.gather()) {
+fn shown(metrics: prometheus::Result<String>) -> Response {
+    match metrics {
         Ok(text) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             log::error!(error:% = error; "metrics could not be encoded");

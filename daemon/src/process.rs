@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Counter, Gauge, Registry};
+use prometheus::{Counter, Gauge, GaugeVec, Opts, Registry};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// Registers CPU time, memory, open files and start time of this process.
@@ -23,6 +23,7 @@ struct ProcessCollector {
     resident_bytes: Gauge,
     virtual_bytes: Gauge,
     open_fds: Gauge,
+    max_fds: GaugeVec,
     start_time: Gauge,
 }
 
@@ -47,6 +48,10 @@ impl ProcessCollector {
                 "Virtual memory size in bytes.",
             )?,
             open_fds: Gauge::new("process_open_fds", "Number of open file descriptors.")?,
+            max_fds: GaugeVec::new(
+                Opts::new("process_max_fds", "Maximum number of open file descriptors."),
+                &[],
+            )?,
             start_time: Gauge::new(
                 "process_start_time_seconds",
                 "Start time of the process since unix epoch in seconds.",
@@ -54,12 +59,13 @@ impl ProcessCollector {
         })
     }
 
-    fn metrics(&self) -> [&dyn Collector; 5] {
+    fn metrics(&self) -> [&dyn Collector; 6] {
         [
             &self.cpu_seconds,
             &self.resident_bytes,
             &self.virtual_bytes,
             &self.open_fds,
+            &self.max_fds,
             &self.start_time,
         ]
     }
@@ -81,6 +87,9 @@ impl ProcessCollector {
         self.start_time.set(process.start_time() as f64);
         if let Some(open) = process.open_files() {
             self.open_fds.set(open as f64);
+        }
+        if let Some(most) = process.open_files_limit() {
+            self.max_fds.with_label_values(&[] as &[&str]).set(most as f64);
         }
     }
 }
@@ -111,6 +120,7 @@ mod tests {
             "process_resident_memory_bytes",
             "process_virtual_memory_bytes",
             "process_open_fds",
+            "process_max_fds",
             "process_start_time_seconds",
         ] {
             let line = text.lines().find(|line| line.starts_with(name)).expect(name);

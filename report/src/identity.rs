@@ -11,6 +11,7 @@ const NAME_HASH_DIGITS: usize = 10;
 
 /// A node's identity as its agent sees it. The agent proposes, the aggregator accepts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NodeIdentity {
     /// The name of the Kubernetes Node.
@@ -19,7 +20,7 @@ pub struct NodeIdentity {
     pub proposed_id: NodeId,
     /// Where the proposal comes from.
     pub id_source: IdSource,
-    /// Tells machines apart without giving away their machine id; `None` where the machine has none.
+    /// Tells machines apart without giving away their machine id; left out where the machine has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine_hash: Option<MachineHash>,
     /// The `nodeID` label that the Node was seen to carry, where it differs from the proposed id.
@@ -103,6 +104,11 @@ macro_rules! validated_string {
 /// At most 63 characters of `[A-Za-z0-9._-]`, letters or digits at both ends.
 /// Source: Kubernetes documentation, "Labels and Selectors", syntax and character set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(
+    feature = "openapi",
+    schema(value_type = String, min_length = 1, max_length = 63, pattern = "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeId(String);
 
@@ -168,6 +174,11 @@ pub struct InvalidNodeId {
 
 /// The name of a Kubernetes Node: a DNS subdomain (RFC 1123) of at most 253 characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(
+    feature = "openapi",
+    schema(value_type = String, min_length = 1, max_length = 253, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeName(String);
 
@@ -201,6 +212,11 @@ pub struct InvalidNodeName {
 ///
 /// The machine id itself is confidential (machine-id(5)) and never leaves the machine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(
+    feature = "openapi",
+    schema(value_type = String, min_length = 32, max_length = 32, pattern = "^[0-9a-f]{32}$")
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct MachineHash(String);
 

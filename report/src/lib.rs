@@ -14,6 +14,8 @@
 mod health;
 mod identity;
 mod inventory;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod plausible;
 mod reading;
 mod reply;
@@ -30,7 +32,7 @@ pub use inventory::{
     InvalidComputeCapability, Inventory, Link, Machine, Memory, MigInstance, Nic, NicKind,
     NvidiaDriver, Subject, Swap,
 };
-pub use plausible::{Implausible, MAX_TEXT_CHARS, clean_text};
+pub use plausible::{Implausible, MAX_TEXT_CHARS, clean_text, is_disguising};
 pub use reading::{Reading, error_chain};
 pub use reply::{Assignment, Refusal, RefusalCode};
 
@@ -45,9 +47,11 @@ pub const REPORTS_PATH: &str = "/v1/reports";
 
 /// All that an agent says about its node, whole at every interval.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NodeReport {
-    /// Version of this schema, see [`SCHEMA_VERSION`].
+    /// Version of this schema.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1))]
     pub schema_version: u32,
     /// The program that made the report.
     pub agent: Agent,
@@ -61,13 +65,16 @@ pub struct NodeReport {
     /// What was looked at and does not count, by rule: counts and a few examples. No part of what
     /// makes a report news; `rollcall-agent explain` shows all of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 256))]
     pub passed_over: Vec<PassedOver>,
 }
 
 /// The program that made a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
     /// The agent's version, for example `0.1.0`.
+    #[cfg_attr(feature = "openapi", schema(value_type = openapi::Text))]
     pub version: String,
 }

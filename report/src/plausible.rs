@@ -8,14 +8,14 @@ use crate::{Gpu, Inventory, NodeReport, Reading, SCHEMA_VERSION, Subject};
 /// The longest text that a report may carry in one field, in characters.
 pub const MAX_TEXT_CHARS: usize = 512;
 
-const MAX_CPUS: u64 = 1 << 16;
-const MAX_MEMORY_BYTES: u64 = 1 << 52;
-const MAX_STORAGE_BYTES: u64 = 1 << 60;
-const MAX_GPU_MEMORY_BYTES: u64 = 1 << 44;
-const MAX_SPEED_MBPS: u64 = 10_000_000;
-const MAX_DISKS: u64 = 4096;
-const MAX_NICS: u64 = 1024;
-const MAX_GPUS: u64 = 256;
+pub(crate) const MAX_CPUS: u64 = 1 << 16;
+pub(crate) const MAX_MEMORY_BYTES: u64 = 1 << 52;
+pub(crate) const MAX_STORAGE_BYTES: u64 = 1 << 60;
+pub(crate) const MAX_GPU_MEMORY_BYTES: u64 = 1 << 44;
+pub(crate) const MAX_SPEED_MBPS: u64 = 10_000_000;
+pub(crate) const MAX_DISKS: u64 = 4096;
+pub(crate) const MAX_NICS: u64 = 1024;
+pub(crate) const MAX_GPUS: u64 = 256;
 const MAX_MIG_INSTANCES: u64 = 64;
 const MAX_RULES: u64 = 256;
 
@@ -78,10 +78,26 @@ impl Implausible {
     }
 }
 
-/// A text as a report may carry it: no control characters, no white space around, not too long.
+/// Whether a character shows nothing itself, and changes how what is around it shows or reads: a control
+/// character, one that breaks lines, turns the direction of writing or has no width.
+#[must_use]
+pub fn is_disguising(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{61c}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// A text as a report may carry it: nothing that disguises it, no white space around, not too long.
 #[must_use]
 pub fn clean_text(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean: String = text.chars().map(|c| if is_disguising(c) { ' ' } else { c }).collect();
     clean.trim().chars().take(MAX_TEXT_CHARS).collect()
 }
 
@@ -150,6 +166,9 @@ impl Inventory {
         }
         for gpu in &gpus.nvidia_unasked {
             reason("gpus.nvidiaUnasked.memoryBytes", &gpu.memory_bytes)?;
+            for instance in gpu.mig.iter().flatten() {
+                reason("gpus.nvidiaUnasked.mig.memoryBytes", &instance.memory_bytes)?;
+            }
         }
         reason("gpus.amd", &gpus.amd)?;
         for gpu in gpus.amd.known().into_iter().flatten() {

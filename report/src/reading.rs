@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// On the wire: `{"known": VALUE}`, `"absent"` or `{"failed": {"reason": "…"}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Reading<T> {
     /// The machine told the value.
@@ -16,6 +17,7 @@ pub enum Reading<T> {
     /// The machine could not be asked. The value is not zero, it is unknown.
     Failed {
         /// What was tried, on what, and what came back; for the person who must act.
+        #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::Text))]
         reason: String,
     },
 }

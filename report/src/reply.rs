@@ -6,19 +6,23 @@ use crate::NodeId;
 
 /// The answer to a report that was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Assignment {
     /// The accepted id: the only one that may be stamped on the node.
     pub node_id: NodeId,
-    /// The node class to stamp; `None`: stamp none.
+    /// The node class to stamp; left out: stamp none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(format = Uuid))]
     pub node_class: Option<String>,
     /// Seconds until the next report is expected.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 3600))]
     pub interval_seconds: u32,
 }
 
 /// The answer to a request that was refused; nothing was changed by it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Refusal {
     /// What kind of refusal, for programs.
@@ -51,6 +55,8 @@ pub enum RefusalCode {
     TooLarge,
     /// The body did not arrive in time (408).
     TooSlow,
+    /// The body is not of the media type that is taken here (415).
+    MediaType,
     /// There is nothing of that name here (404, 405).
     NotFound,
     /// The aggregator cannot take it now; try again (503).
@@ -75,6 +81,7 @@ impl RefusalCode {
             Self::Conflict => "conflict",
             Self::TooLarge => "too-large",
             Self::TooSlow => "too-slow",
+            Self::MediaType => "media-type",
             Self::NotFound => "not-found",
             Self::Unavailable => "unavailable",
             Self::Other => "other",

@@ -86,7 +86,7 @@ fn a_newer_agents_fields_are_no_mistake() {
 type Edit = fn(&mut serde_json::Value);
 
 /// What no machine has, and the words by which it is refused.
-const ABSURD: [(&str, Edit, &str); 18] = [
+const ABSURD: [(&str, Edit, &str); 19] = [
     ("a newer schema", |r| r["schemaVersion"] = 99.into(), "schema version 99 is unknown"),
     ("schema version 0", |r| r["schemaVersion"] = 0.into(), "schema version 0 is unknown"),
     ("no CPUs", |r| r["inventory"]["cpu"]["known"]["online"] = 0.into(), "cpu.online is 0"),
@@ -165,6 +165,15 @@ const ABSURD: [(&str, Edit, &str); 18] = [
         "a terminal's escape in a lost GPU",
         |r| r["inventory"]["gpus"]["known"]["lost"] = serde_json::json!(["\u{1b}[2J"]),
         "inventory.gpus.lost holds control characters",
+    ),
+    (
+        "a terminal's escape in a part of a GPU that nobody asked",
+        |r| {
+            r["inventory"]["gpus"]["known"]["nvidiaUnasked"] = serde_json::json!([{
+                    "index": 0, "model": "A100", "memoryBytes": "absent", "mig": [{
+                        "model": "1g.10gb", "memoryBytes": {"failed": {"reason": "\u{1b}[2J"}}}]}]);
+        },
+        "inventory.gpus.nvidiaUnasked.mig.memoryBytes.failed.reason holds control characters",
     ),
     (
         "a rule without a name",

@@ -92,9 +92,12 @@ impl Bed {
     ///
     /// When it cannot be written.
     pub fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).expect("a file of the bed can be written");
+        // Nobody finds it empty, or half of it.
+        let new = self.path(&format!("{name}.new"));
+        fs::write(&new, text).expect("a file of the bed can be written");
         let private = Permissions::from_mode(0o600);
-        fs::set_permissions(self.path(name), private).expect("a file of the bed has a mode");
+        fs::set_permissions(&new, private).expect("a file of the bed has a mode");
+        fs::rename(&new, self.path(name)).expect("a file of the bed has its name");
     }
 
     /// The cluster file as it stands.

@@ -4,6 +4,7 @@
 pub mod aios;
 pub mod bed;
 pub mod cluster;
+pub mod fleet;
 pub mod host;
 pub mod kubernetes;
 pub mod machine;
@@ -14,3 +15,4 @@ pub mod process;
 pub mod s3;
 pub mod serving;
 pub mod systemd;
+pub mod terminal;

@@ -6,25 +6,30 @@
 
 #![expect(
     clippy::expect_used,
+    clippy::panic,
     clippy::print_stdout,
     reason = "a test that cannot be set up has failed, and what it measures is shown"
 )]
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Trial};
-use rollcall_tests::bed::{Bed, post, report_with_gpus, run};
+use rollcall_daemon::secret::read_token_file;
+use rollcall_report::{NodeReport, Reading};
+use rollcall_tests::bed::{Bed, report_with_gpus, run};
 use rollcall_tests::cluster::{Cluster, Need, text, wait_until};
+use rollcall_tests::fleet::intake::Intake;
 use rollcall_tests::process::{Daemon, program};
 use serde_json::{Value, json};
 
 const NODES: u64 = 5000;
-/// As many threads as keep the aggregator busy.
-const REPORTERS: u64 = 4;
+/// As many as keep the aggregator busy.
+const CONNECTIONS: usize = 4;
 /// Until everything is created and told.
 const PATIENCE: Duration = Duration::from_mins(3);
 /// Refreshes are spread over five minutes, and looked for every quarter of a minute.
@@ -56,20 +61,19 @@ fn name(node: u64) -> String {
 }
 
 /// Of different sizes, so that a sum that leaves one out or counts one twice is wrong.
-fn report(node: u64) -> Value {
+fn report(node: u64) -> NodeReport {
     let mut report = report_with_gpus(&name(node), node, node % 9);
     let memory = report.pointer_mut("/inventory/memory/known/totalBytes").expect("the memory");
     *memory = (1024 * 1024 * (1000 + node)).into();
-    report
+    serde_json::from_value(report).expect("a report")
 }
 
-fn each_in_parallel(work: impl Fn(u64) + Sync) {
-    thread::scope(|scope| {
-        for reporter in 0..REPORTERS {
-            let work = &work;
-            scope.spawn(move || (0..NODES).filter(|it| it % REPORTERS == reporter).for_each(work));
-        }
-    });
+/// How many CPUs a node has, to be changed in place.
+fn cpus(report: &mut NodeReport) -> &mut u32 {
+    match &mut report.inventory.cpu {
+        Reading::Known(cpu) => &mut cpu.online,
+        other => panic!("the sample's CPUs are known, not {other:?}"),
+    }
 }
 
 /// What takes the nodes away again, whatever becomes of the test.
@@ -162,29 +166,31 @@ fn five_thousand_nodes(cluster: &Cluster) {
     let daemon = Daemon::spawn("rollcall-aggregator", command);
     let intake = daemon.listening_address("intake");
     let admin = daemon.listening_address("admin");
-    let token = fs::read_to_string(bed.path("token")).expect("the token");
-    let headers = format!("authorization: Bearer {}\r\n", token.trim());
+    let token = read_token_file(&bed.path("token")).expect("the token");
+    let intake = Intake::new(intake, token, CONNECTIONS).expect("an intake of this machine");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
     daemon.wait_for_line(|line| line.contains("Kubernetes tells its Nodes"), PATIENCE);
-    let accept = |body: &Value| {
-        let answer = post(intake, "/v1/reports", &headers, body.to_string().as_bytes());
-        assert_eq!(answer.status, 200, "{}", answer.body);
+    let accept = |nodes: Range<u64>, change: fn(&mut NodeReport)| {
+        let reports = nodes.map(|node| {
+            let mut report = report(node);
+            change(&mut report);
+            vec![report]
+        });
+        runtime.block_on(intake.report(reports)).expect("every report is taken")
     };
 
     let before = cluster.writes().len();
     let started = Instant::now();
-    each_in_parallel(|node| accept(&report(node)));
+    accept(0..NODES, |_| {});
     let reported = started.elapsed();
     let first = changes(cluster, before);
     assert_eq!(first, BTreeMap::from([("create".to_owned(), 5000)]), "one write a node");
 
     // Unchanged reports cost nothing, a changed one costs one write.
-    each_in_parallel(|node| accept(&report(node)));
+    accept(0..NODES, |_| {});
     assert_eq!(changes(cluster, before), first, "nothing has changed");
-    for node in 0..10 {
-        let mut changed = report(node);
-        *changed.pointer_mut("/inventory/cpu/known/online").expect("the CPUs") = 2.into();
-        accept(&changed);
-    }
+    accept(0..10, |report| *cpus(report) = 2);
     let expected = BTreeMap::from([("create".to_owned(), 5000), ("update".to_owned(), 10)]);
     assert_eq!(changes(cluster, before), expected, "a write for each that has changed");
 
@@ -193,8 +199,7 @@ fn five_thousand_nodes(cluster: &Cluster) {
     let document: Value = serde_json::from_slice(&printed.stdout).expect("the document");
     let gpus: u64 = (0..NODES).map(|node| node % 9).sum();
     let memory: u64 = (0..NODES).map(|node| 1000 + node).sum();
-    let of_one = |pointer: &str| report(0).pointer(pointer).and_then(Value::as_u64);
-    let cpus = of_one("/inventory/cpu/known/online").expect("the CPUs");
+    let cpus = u64::from(*cpus(&mut report(0)));
     for (what, expected) in [
         ("/nodes/count", NODES),
         ("/gpus/count", gpus),
@@ -227,7 +232,7 @@ fn five_thousand_nodes(cluster: &Cluster) {
         let started = Instant::now();
         while started.elapsed() < REFRESH {
             thread::sleep(Duration::from_mins(1));
-            each_in_parallel(|node| accept(&report(node)));
+            accept(0..NODES, |_| {});
         }
         println!("refreshes in {REFRESH:?}: {}", refreshed(10_000, PATIENCE) - 5000);
         assert!(refreshed(10_000, PATIENCE) <= 15_000, "more than every five minutes");

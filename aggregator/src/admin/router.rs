@@ -4,50 +4,75 @@ use std::collections::BTreeMap;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::{delete, get, post};
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use jiff::Timestamp;
 use rollcall_daemon::observe;
 use rollcall_daemon::readiness::Readiness;
-use rollcall_report::{InvalidNodeName, NodeId, NodeName, RefusalCode};
+use rollcall_report::{InvalidNodeName, NodeId, NodeName, Refusal, RefusalCode};
 use serde::Deserialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::access::Access;
 use super::views::{DocumentView, NodesView, StatusView};
-use super::{Admin, Peer, not_stored, targets};
+use super::{Admin, Peer, not_stored, openapi, targets};
 use crate::aggregator::Aggregator;
 use crate::cluster_file::TargetName;
 use crate::onboarding::classes;
-use crate::refusal::Refused;
+use crate::refusal::{NotAnOperator, NotStored, Refused, explained};
 use crate::roll::departure::Departure;
 use crate::store::Write;
 use crate::targets::aios::Client;
 use crate::targets::unikorn::region::RegionView;
+use crate::web;
 
-/// All routes of the admin listener.
+/// All routes of the admin listener. Who follows the page is let go when the sender of `stopping` is
+/// dropped.
 pub fn router(
     aggregator: Arc<Aggregator>,
     clients: BTreeMap<TargetName, Client>,
     access: Access,
     readiness: Readiness,
+    stopping: watch::Receiver<()>,
 ) -> Router {
-    let open = observe::router(aggregator.metrics.registry().clone(), readiness);
-    Router::new()
-        .route("/v1/nodes", get(nodes))
-        .route("/v1/nodes/{name}", delete(forget))
-        .route("/v1/nodes/{name}/rebind", post(rebind))
-        .route("/v1/status", get(status))
-        .route("/v1/document", get(document))
-        .route("/v1/region", get(region))
-        .merge(targets::routes())
-        .with_state(Arc::new(Admin { aggregator, access, clients, looking: Mutex::default() }))
+    let page = web::router(Arc::clone(&aggregator), access.clone(), stopping);
+    let metrics = aggregator.metrics.clone();
+    let open = observe::router(move || metrics.text(), readiness);
+    let (api, _description) = api().split_for_parts();
+    api.with_state(Arc::new(Admin { aggregator, access, clients, looking: Mutex::default() }))
         .merge(open)
+        .merge(page)
         .fallback(|| async { Refused::new(RefusalCode::NotFound, "there is nothing at this path") })
+        .layer(middleware::map_response(explained))
 }
 
+/// The operator's API: what is routed here is described, too.
+pub(super) fn api() -> OpenApiRouter<Arc<Admin>> {
+    OpenApiRouter::with_openapi(openapi::beginning())
+        .routes(routes!(nodes))
+        .routes(routes!(forget))
+        .routes(routes!(rebind))
+        .routes(routes!(status))
+        .routes(routes!(document))
+        .routes(routes!(region))
+        .merge(targets::routes())
+        .routes(routes!(openapi::openapi))
+}
+
+/// Lists the nodes on the roll.
+///
+/// Those that report, those that are expected and missing, and those that targets do not get.
+#[utoipa::path(
+    get,
+    path = "/v1/nodes",
+    tag = "roll",
+    security((), ("operator" = [])),
+    responses((status = OK, description = "The roll.", body = NodesView), NotAnOperator)
+)]
 async fn nodes(
     State(admin): State<Arc<Admin>>,
     ConnectInfo(peer): Peer,
@@ -57,6 +82,14 @@ async fn nodes(
     Ok(Json(NodesView::of(&admin.aggregator, Timestamp::now())))
 }
 
+/// Tells where the aggregator and each target stand.
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    tag = "targets",
+    security((), ("operator" = [])),
+    responses((status = OK, description = "How things stand.", body = StatusView), NotAnOperator)
+)]
 async fn status(
     State(admin): State<Arc<Admin>>,
     ConnectInfo(peer): Peer,
@@ -66,24 +99,56 @@ async fn status(
     Ok(Json(StatusView::of(&admin.aggregator, Timestamp::now())))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct DocumentQuery {
+    /// The target that the document is for; left out: the document as such.
+    #[param(value_type = Option<TargetName>)]
     target: Option<String>,
 }
 
+/// Shows the document that is sent to a target, secrets masked.
+#[utoipa::path(
+    get,
+    path = "/v1/document",
+    tag = "targets",
+    security((), ("operator" = [])),
+    params(DocumentQuery),
+    responses(
+        (status = OK, description = "The document as it would be sent now.", body = DocumentView),
+        (status = BAD_REQUEST, description = "The query is malformed.", body = Refusal),
+        NotAnOperator,
+        (status = NOT_FOUND, description = "There is no target of this name.", body = Refusal),
+        (status = CONFLICT, description = "The target is of a kind that is sent no document.", body = Refusal),
+        (status = INTERNAL_SERVER_ERROR, description = "The document cannot be encoded.", body = Refusal),
+    )
+)]
 async fn document(
     State(admin): State<Arc<Admin>>,
     ConnectInfo(peer): Peer,
     headers: HeaderMap,
-    Query(query): Query<DocumentQuery>,
+    query: Result<Query<DocumentQuery>, QueryRejection>,
 ) -> Result<Json<DocumentView>, Refused> {
     admin.access.read(peer, &headers)?;
+    let Query(query) = query?;
     let target = query.target.map(|name| admin.target(&name)).transpose()?;
     DocumentView::of(&admin.aggregator, target).map(Json).map_err(|error| {
         Refused::new(RefusalCode::Other, format!("the document cannot be encoded: {error}"))
     })
 }
 
+/// Shows the Region that Unikorn is told.
+#[utoipa::path(
+    get,
+    path = "/v1/region",
+    tag = "targets",
+    security((), ("operator" = [])),
+    responses(
+        (status = OK, description = "The Region and its classes.", body = RegionView),
+        NotAnOperator,
+        (status = NOT_FOUND, description = "The cluster file names no target of type unikorn.", body = Refusal),
+    )
+)]
 async fn region(
     State(admin): State<Arc<Admin>>,
     ConnectInfo(peer): Peer,
@@ -99,13 +164,32 @@ async fn region(
     Ok(Json(classes::region(&admin.aggregator, target, Timestamp::now())))
 }
 
+/// Takes a node off the roll, or records the departure of one that only a network's entry holds.
+///
+/// It comes back if its agent still reports; else it is taken out of the networks' entries after a
+/// while (`departures.holdDown`).
+#[utoipa::path(
+    delete,
+    path = "/v1/nodes/{name}",
+    tag = "roll",
+    security(("operator" = [])),
+    params(("name" = String, Path, description = "The Kubernetes Node's name; for one that is not on the roll, its id in an entry.", min_length = 1, max_length = 253)),
+    responses(
+        (status = NO_CONTENT, description = "It is stored."),
+        (status = BAD_REQUEST, description = "The path is malformed.", body = Refusal),
+        NotAnOperator,
+        (status = NOT_FOUND, description = "Nobody knows of such a node.", body = Refusal),
+        NotStored,
+    )
+)]
 async fn forget(
     State(admin): State<Arc<Admin>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     ConnectInfo(peer): Peer,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
     admin.access.act(peer, &headers)?;
+    let Path(name) = name?;
     let now = Timestamp::now();
     let permit = admin.aggregator.store.reserve().await.map_err(not_stored)?;
     let leaves = {
@@ -145,13 +229,29 @@ async fn forget(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Lets a node's next report come from another machine: it was replaced.
+#[utoipa::path(
+    post,
+    path = "/v1/nodes/{name}/rebind",
+    tag = "roll",
+    security(("operator" = [])),
+    params(("name" = NodeName, Path, description = "The Kubernetes Node's name.")),
+    responses(
+        (status = NO_CONTENT, description = "It is stored."),
+        (status = BAD_REQUEST, description = "The path is malformed, or this is no Node's name.", body = Refusal),
+        NotAnOperator,
+        (status = NOT_FOUND, description = "There is no such node on the roll.", body = Refusal),
+        NotStored,
+    )
+)]
 async fn rebind(
     State(admin): State<Arc<Admin>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     ConnectInfo(peer): Peer,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
     admin.access.act(peer, &headers)?;
+    let Path(name) = name?;
     let name: NodeName = name.parse().map_err(|error: InvalidNodeName| {
         Refused::new(RefusalCode::Malformed, error.to_string())
     })?;

@@ -3,61 +3,112 @@
 //! What an operator asks for is written down and answered with 202; the target's executor acts upon
 //! it, and `GET /v1/status` shows how that goes.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::rejection::JsonRejection;
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use jiff::Timestamp;
-use rollcall_report::RefusalCode;
-use serde::Deserialize;
+use rollcall_report::{Refusal, RefusalCode};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::views::{
     ApproveRequest, HistoryView, Noted, OffboardRequest, PlanView, RequestView, SubmitRequest,
 };
 use super::{Admin, Peer, not_stored};
-use crate::cluster_file::{AiosTarget, Mode};
+use crate::cluster_file::{AiosTarget, Mode, TargetName};
 use crate::onboarding::execute::Outlook;
 use crate::onboarding::gate::Gate;
 use crate::onboarding::plan::Step;
 use crate::onboarding::state::{Approval, Phase, Presence, TargetState, Will};
-use crate::refusal::Refused;
+use crate::refusal::{NotAnOperator, NotReadable, NotStored, Refused};
 use crate::store::{Event, HistoryOf};
 use crate::targets::aios::{Basis, Client, Look, Submission, amend, first_piece, mask_request};
 use crate::targets::{Held, Outgoing};
 
 /// The routes below `/v1/targets`, and the journal.
-pub(super) fn routes() -> Router<Arc<Admin>> {
-    Router::new()
-        .route("/v1/targets/{name}/plan", get(plan))
-        .route("/v1/targets/{name}/submit", post(submit))
-        .route("/v1/targets/{name}/approve", post(approve))
-        .route("/v1/targets/{name}/offboard", post(offboard))
-        .route("/v1/targets/{name}/infrastructure", post(infrastructure))
-        .route("/v1/history", get(history))
+pub(super) fn routes() -> OpenApiRouter<Arc<Admin>> {
+    OpenApiRouter::default()
+        .routes(routes!(plan))
+        .routes(routes!(submit))
+        .routes(routes!(approve))
+        .routes(routes!(offboard))
+        .routes(routes!(infrastructure))
+        .routes(routes!(history))
 }
 
-type Body<T> = Result<Json<T>, JsonRejection>;
+type Body<T> = Result<Json<Order<T>>, JsonRejection>;
+type Name = Result<Path<String>, PathRejection>;
 
-#[derive(Debug, Default, Deserialize)]
+/// An order by its fields' names. By itself serde takes a list for an object, too: `[true]` would be a
+/// yes to whichever field comes first.
+#[derive(Debug)]
+struct Order<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Order<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ByName<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ByName<T> {
+            type Value = Order<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Order<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields)).map(Order)
+            }
+        }
+
+        deserializer.deserialize_map(ByName(PhantomData))
+    }
+}
+
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct PlanQuery {
+    /// As if `submit` were asked to take over an entry that is not ours.
     #[serde(default)]
     adopt: bool,
+    /// As if `submit` were asked to go ahead with the nodes that are there.
     #[serde(default)]
     partial: bool,
 }
 
+/// Looks at a target's network, and tells what `submit` would send there now.
+#[utoipa::path(
+    get,
+    path = "/v1/targets/{name}/plan",
+    tag = "targets",
+    security((), ("operator" = [])),
+    params(("name" = TargetName, Path, description = "The target's name in the cluster file."), PlanQuery),
+    responses(
+        (status = OK, description = "What would be sent; nothing was.", body = PlanView),
+        (status = BAD_REQUEST, description = "The path or the query is malformed.", body = Refusal),
+        NotAnOperator,
+        (status = NOT_FOUND, description = "There is no target of this name.", body = Refusal),
+        (status = CONFLICT, description = "The target is of a kind that the aggregator does nothing for by itself.", body = Refusal),
+        (status = INTERNAL_SERVER_ERROR, description = "The document cannot be encoded.", body = Refusal),
+    )
+)]
 async fn plan(
     State(admin): State<Arc<Admin>>,
     ConnectInfo(peer): Peer,
     headers: HeaderMap,
-    Path(name): Path<String>,
-    Query(query): Query<PlanQuery>,
+    name: Name,
+    query: Result<Query<PlanQuery>, QueryRejection>,
 ) -> Result<Json<PlanView>, Refused> {
     admin.access.read(peer, &headers)?;
+    let (Path(name), Query(query)) = (name?, query?);
     let target = admin.target(&name)?;
     let client = admin.client(target)?;
     // As if the operator had asked now: waits and refusals are passed over.
@@ -159,14 +210,33 @@ fn registration(client: &Client, submission: &Submission) -> serde_json::Result<
     Ok(requests)
 }
 
+/// Registers the cluster, or brings its registration up to date, now.
+///
+/// Waits, refusals and a given-up war with another writer end.
+#[utoipa::path(
+    post,
+    path = "/v1/targets/{name}/submit",
+    tag = "targets",
+    security(("operator" = [])),
+    params(("name" = TargetName, Path, description = "The target's name in the cluster file.")),
+    request_body = SubmitRequest,
+    responses(
+        (status = ACCEPTED, description = "It is written down, and will be done.", body = Noted),
+        NotReadable,
+        NotAnOperator,
+        (status = NOT_FOUND, description = "There is no target of this name.", body = Refusal),
+        (status = CONFLICT, description = "The target is only observed, or of a kind that the aggregator does nothing for by itself.", body = Refusal),
+        NotStored,
+    )
+)]
 async fn submit(
     State(admin): State<Arc<Admin>>,
     ConnectInfo(peer): Peer,
     headers: HeaderMap,
-    Path(name): Path<String>,
+    name: Name,
     body: Body<SubmitRequest>,
 ) -> Result<(StatusCode, Json<Noted>), Refused> {
-    let (target, SubmitRequest { adopt, partial }) = admin.order(peer, &headers, &name, body)?;
+    let (target, SubmitRequest { adopt, partial }) = admin.order(peer, &headers, name, body)?;
     admin
         .want(target, "submit", flags(&[("adopt", adopt), ("partial", partial)]), move |will| {
             will.presence = Presence::Registered;
@@ -178,14 +248,31 @@ async fn submit(
         .await
 }
 
+/// Says yes to what waits for approval.
+#[utoipa::path(
+    post,
+    path = "/v1/targets/{name}/approve",
+    tag = "targets",
+    security(("operator" = [])),
+    params(("name" = TargetName, Path, description = "The target's name in the cluster file.")),
+    request_body = ApproveRequest,
+    responses(
+        (status = ACCEPTED, description = "It is written down, and will be done.", body = Noted),
+        NotReadable,
+        NotAnOperator,
+        (status = NOT_FOUND, description = "There is no target of this name.", body = Refusal),
+        (status = CONFLICT, description = "Something else waits for approval, or nothing; or nothing is sent to this target.", body = Refusal),
+        NotStored,
+    )
+)]
 async fn approve(
     State(admin): State<Arc<Admin>>,
     ConnectInfo(peer): Peer,
     headers: HeaderMap,
-    Path(name): Path<String>,
+    name: Name,
     body: Body<ApproveRequest>,
 ) -> Result<(StatusCode, Json<Noted>), Refused> {
-    let (target, ApproveRequest { digest }) = admin.order(peer, &headers, &name, body)?;
+    let (target, ApproveRequest { digest }) = admin.order(peer, &headers, name, body)?;
     let proposal = admin.aggregator.standing(target).state.proposal;
     match proposal {
         Some(proposal) if proposal.digest == digest => {}
@@ -203,7 +290,7 @@ async fn approve(
         None => {
             return Err(Refused::new(
                 RefusalCode::Conflict,
-                format!("nothing of target {name} waits for approval"),
+                format!("nothing of target {} waits for approval", target.name),
             ));
         }
     }
@@ -215,15 +302,34 @@ async fn approve(
         .await
 }
 
+/// Takes the cluster out of a network: its infrastructure, then its entry.
+///
+/// Nothing is registered there again until `submit`.
+#[utoipa::path(
+    post,
+    path = "/v1/targets/{name}/offboard",
+    tag = "targets",
+    security(("operator" = [])),
+    params(("name" = TargetName, Path, description = "The target's name in the cluster file.")),
+    request_body = OffboardRequest,
+    responses(
+        (status = ACCEPTED, description = "It is written down, and will be done.", body = Noted),
+        NotReadable,
+        NotAnOperator,
+        (status = NOT_FOUND, description = "There is no target of this name.", body = Refusal),
+        (status = CONFLICT, description = "The target is only observed, or of a kind that the aggregator does nothing for by itself.", body = Refusal),
+        NotStored,
+    )
+)]
 async fn offboard(
     State(admin): State<Arc<Admin>>,
     ConnectInfo(peer): Peer,
     headers: HeaderMap,
-    Path(name): Path<String>,
+    name: Name,
     body: Body<OffboardRequest>,
 ) -> Result<(StatusCode, Json<Noted>), Refused> {
     let (target, OffboardRequest { leave_infrastructure }) =
-        admin.order(peer, &headers, &name, body)?;
+        admin.order(peer, &headers, name, body)?;
     let said = flags(&[("leave the infrastructure", leave_infrastructure)]);
     admin
         .want(target, "offboard", said, move |will| {
@@ -239,18 +345,35 @@ async fn offboard(
         .await
 }
 
+/// Has the network make its infrastructure on the cluster.
+#[utoipa::path(
+    post,
+    path = "/v1/targets/{name}/infrastructure",
+    tag = "targets",
+    security(("operator" = [])),
+    params(("name" = TargetName, Path, description = "The target's name in the cluster file.")),
+    responses(
+        (status = ACCEPTED, description = "It is written down, and will be done.", body = Noted),
+        (status = BAD_REQUEST, description = "The path is malformed.", body = Refusal),
+        NotAnOperator,
+        (status = NOT_FOUND, description = "There is no target of this name.", body = Refusal),
+        (status = CONFLICT, description = "The target declares no infrastructure, or is not registered; or nothing is sent to it.", body = Refusal),
+        NotStored,
+    )
+)]
 async fn infrastructure(
     State(admin): State<Arc<Admin>>,
     ConnectInfo(peer): Peer,
     headers: HeaderMap,
-    Path(name): Path<String>,
+    name: Name,
 ) -> Result<(StatusCode, Json<Noted>), Refused> {
-    let (target, ()) = admin.order(peer, &headers, &name, Ok(Json(())))?;
+    let (target, ()) = admin.order(peer, &headers, name, Ok(Json(Order(()))))?;
     if target.infrastructure.is_none() {
         return Err(Refused::new(
             RefusalCode::Conflict,
             format!(
-                "the cluster file declares no infrastructure for target {name}: set infrastructure.kubeconfigFile and infrastructure.tasksUrl, and restart"
+                "the cluster file declares no infrastructure for target {}: set infrastructure.kubeconfigFile and infrastructure.tasksUrl, and restart",
+                target.name
             ),
         ));
     }
@@ -260,33 +383,55 @@ async fn infrastructure(
         return Err(Refused::new(
             RefusalCode::Conflict,
             format!(
-                "target {name} is {}: infrastructure is made for a registered cluster",
-                state.phase
+                "target {} is {}: infrastructure is made for a registered cluster",
+                target.name, state.phase
             ),
         ));
     }
     admin.want(target, "infrastructure", None, |will| will.infrastructure_asked = will.asked).await
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct HistoryQuery {
+    /// The target whose lines are told; left out: all.
     target: Option<String>,
+    /// How many lines, the newest; 10,000 at most are told.
     #[serde(default = "default_limit")]
+    #[param(default = default_limit, minimum = 0, maximum = 4_294_967_295_u32)]
     limit: u32,
 }
+
+/// The most lines of the journal that one answer tells.
+const MOST_LINES: u32 = 10_000;
 
 const fn default_limit() -> u32 {
     50
 }
 
+/// Tells what was done for the targets: the newest lines of the journal.
+#[utoipa::path(
+    get,
+    path = "/v1/history",
+    tag = "targets",
+    security((), ("operator" = [])),
+    params(HistoryQuery),
+    responses(
+        (status = OK, description = "The newest lines, the newest last.", body = HistoryView),
+        (status = BAD_REQUEST, description = "The query is malformed.", body = Refusal),
+        NotAnOperator,
+        (status = SERVICE_UNAVAILABLE, description = "The journal cannot be read now; try again.", body = Refusal),
+    )
+)]
 async fn history(
     State(admin): State<Arc<Admin>>,
     ConnectInfo(peer): Peer,
     headers: HeaderMap,
-    Query(query): Query<HistoryQuery>,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<Json<HistoryView>, Refused> {
     admin.access.read(peer, &headers)?;
-    let of = HistoryOf { target: query.target, limit: query.limit.min(10_000) };
+    let Query(query) = query?;
+    let of = HistoryOf { target: query.target, limit: query.limit.min(MOST_LINES) };
     let lines = admin.aggregator.store.history(of).await.map_err(not_stored)?;
     Ok(Json(HistoryView { lines }))
 }
@@ -297,13 +442,13 @@ impl Admin {
         &self,
         peer: SocketAddr,
         headers: &HeaderMap,
-        name: &str,
+        name: Name,
         body: Body<T>,
     ) -> Result<(&AiosTarget, T), Refused> {
         self.access.act(peer, headers)?;
-        let Json(order) =
-            body.map_err(|error| Refused::new(RefusalCode::Malformed, error.body_text()))?;
-        let target = self.target(name)?;
+        let Path(name) = name?;
+        let Json(Order(order)) = body?;
+        let target = self.target(&name)?;
         if target.mode == Mode::Observe {
             return Err(Refused::new(
                 RefusalCode::Conflict,

@@ -1,13 +1,14 @@
 //! What the operator's API shows: plain values, made from the running aggregator, read by the
 //! operator's commands.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use rollcall_report::{Health, NodeId, NodeName, PassedOver, Subject};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::aggregator::{Aggregator, Standing};
@@ -15,19 +16,20 @@ use crate::class::NodeClass;
 use crate::cluster_file::{AiosTarget, Envelope, Mode, NodePolicy, TargetKind};
 use crate::digest::Digest;
 use crate::document::{Assembly, ClusterDocument, GpuStates, NodeData, unknown_speeds};
+use crate::kubernetes::nodes::ByName;
 use crate::metrics::{NodeCounts, NodeFigures};
 use crate::onboarding::classes;
 use crate::onboarding::execute::submission;
-use crate::onboarding::expected::Missing;
+use crate::onboarding::expected::{Census, Missing, is_offered};
 use crate::onboarding::gate::Gate;
-use crate::onboarding::state::{Proposal, TargetState, Will};
+use crate::onboarding::state::{Proposal, Sending, TargetState, Will};
 use crate::roll::Entry;
 use crate::roll::baseline::Change;
 use crate::store::JournalLine;
 use crate::targets::{Difference, aios};
 
 /// `GET /v1/nodes`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodesView {
     /// The nodes in the order in which they came.
@@ -43,7 +45,7 @@ pub struct NodesView {
 }
 
 /// A Node that targets do not get, or not yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NotOffered {
     /// Its name.
@@ -56,7 +58,7 @@ pub struct NotOffered {
 }
 
 /// A node on the roll.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeView {
     /// The Kubernetes Node's name.
@@ -68,7 +70,7 @@ pub struct NodeView {
     /// Why it is kept out of the document, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_out: Option<String>,
-    /// Its entry in the document.
+    /// Its entry in the document of a target that gets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<NodeData>,
     /// What failed in its last report; last known values stand in.
@@ -110,7 +112,7 @@ pub struct NodeView {
 }
 
 /// How a node stands with its class.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClassView {
     /// The class's id, which is the label's value; left out while it has none.
@@ -127,18 +129,18 @@ pub struct ClassView {
     pub waiting: Option<String>,
 }
 
-/// Whether a node is in the document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Whether all capacities of a node are known. Targets may leave out one of which they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum NodeState {
-    /// It is.
+    /// They are: it is in the documents of the targets that get it.
     Complete,
-    /// It is kept out: a capacity is not known.
+    /// One is not: it is kept out of every document.
     Incomplete,
 }
 
 /// A part of a node's inventory that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FailingView {
     /// Which part.
@@ -150,7 +152,7 @@ pub struct FailingView {
 }
 
 /// `GET /v1/status`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusView {
     /// The aggregator's version.
@@ -160,9 +162,9 @@ pub struct StatusView {
     /// Marks this installation's entries in a network's registry; left out by older aggregators.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub installation: Option<Uuid>,
-    /// How many nodes are in the document.
+    /// How many nodes are complete, also those that targets leave out.
     pub complete_nodes: usize,
-    /// How many are kept out of it.
+    /// How many are kept out of every document.
     pub incomplete_nodes: usize,
     /// How many have been silent for too long.
     pub stale_nodes: usize,
@@ -187,7 +189,7 @@ pub struct StatusView {
 }
 
 /// How the cluster's node classes stand.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegionStatus {
     /// The target's name.
@@ -230,7 +232,7 @@ impl RegionStatus {
 }
 
 /// What Kubernetes tells of its Nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KubernetesView {
     /// How many there are; left out before the first list.
@@ -245,7 +247,7 @@ pub struct KubernetesView {
 }
 
 /// A target and where it stands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetView {
     /// Its name.
@@ -254,6 +256,7 @@ pub struct TargetView {
     #[serde(rename = "type")]
     pub kind: TargetKind,
     /// Where the cluster is registered.
+    #[schema(format = Uri)]
     pub url: String,
     /// How the document is wrapped.
     pub envelope: Envelope,
@@ -265,6 +268,9 @@ pub struct TargetView {
     /// What its operator wants.
     #[serde(default)]
     pub will: Will,
+    /// What is being sent just now, where that takes several requests; known to the replica that submits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sending: Option<Sending>,
     /// Ids of nodes that the network's entry holds, that are not in the document and that nothing says
     /// have departed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -278,7 +284,7 @@ pub struct TargetView {
 }
 
 /// Which of the cluster's Nodes a target is to get.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExpectedView {
     /// How many.
@@ -290,7 +296,7 @@ pub struct ExpectedView {
 }
 
 /// `GET /v1/targets/NAME/plan`: what would be sent now, after a look at the network.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanView {
     /// What would be done: `create`, `update`, `remove`, `nothing`, or the phase that the target would
@@ -299,8 +305,8 @@ pub struct PlanView {
     /// Why, where there is something to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// How the network's entry differs from what it should be; `None`: there is none, or it was not
-    /// readable.
+    /// How the network's entry differs from what it should be; left out: there is none, or it was
+    /// not readable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub difference: Option<Difference>,
     /// The requests in their order, secrets masked.
@@ -317,7 +323,7 @@ pub struct PlanView {
 }
 
 /// A request that would be sent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RequestView {
     /// The method.
     pub method: String,
@@ -329,7 +335,7 @@ pub struct RequestView {
 }
 
 /// `POST /v1/targets/NAME/submit`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SubmitRequest {
     /// Whether an entry that is not ours may be taken over.
@@ -341,7 +347,7 @@ pub struct SubmitRequest {
 }
 
 /// `POST /v1/targets/NAME/approve`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApproveRequest {
     /// The proposal's digest.
@@ -349,7 +355,7 @@ pub struct ApproveRequest {
 }
 
 /// `POST /v1/targets/NAME/offboard`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OffboardRequest {
     /// Whether the network's infrastructure on the cluster is left alone.
@@ -358,7 +364,7 @@ pub struct OffboardRequest {
 }
 
 /// The answer to what an operator asks of a target: it is written down, and will be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Noted {
     /// When it was asked; the target's `heeded` reaches it when it is acted upon.
@@ -366,7 +372,7 @@ pub struct Noted {
 }
 
 /// `GET /v1/history`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryView {
     /// The newest lines of the journal, the newest last.
@@ -374,7 +380,7 @@ pub struct HistoryView {
 }
 
 /// `GET /v1/document`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DocumentView {
     /// The document, secrets masked.
@@ -390,13 +396,28 @@ pub struct DocumentView {
 impl NodesView {
     /// The roll as it stands.
     pub fn of(aggregator: &Aggregator, now: Timestamp) -> Self {
+        Self::among(aggregator.nodes.all().as_deref(), aggregator, now)
+    }
+
+    /// The same by the Nodes as they were at one moment; `None`: they are not known.
+    pub fn among(known: Option<&ByName>, aggregator: &Aggregator, now: Timestamp) -> Self {
         let conflicts = aggregator.conflicts(now);
-        let (missing, left_out) = not_offered(aggregator, now);
         let classes = aggregator.classes();
-        let roll = aggregator.roll();
-        let entries = roll.entries().into_iter();
-        let nodes = entries.map(|entry| node(aggregator, entry, &classes, now)).collect();
-        Self { nodes, conflicts, missing, left_out }
+        let nodes: Vec<NodeView> = {
+            let roll = aggregator.roll();
+            let entries = roll.entries().into_iter();
+            entries.map(|it| NodeView::among(known, aggregator, it, &classes, now)).collect()
+        };
+        let mut view = Self { nodes, conflicts, missing: Vec::new(), left_out: Vec::new() };
+        if let Some(known) = known {
+            (view.missing, view.left_out) = not_offered(aggregator, known, &view.wholeness());
+        }
+        view
+    }
+
+    /// The nodes in their order, and whether each is complete.
+    pub fn wholeness(&self) -> Vec<(&NodeName, bool)> {
+        self.nodes.iter().map(|node| (&node.name, node.state == NodeState::Complete)).collect()
     }
 
     /// How many nodes are how.
@@ -413,6 +434,11 @@ impl NodesView {
     pub fn figures(&self) -> impl Iterator<Item = NodeFigures<'_>> {
         self.nodes.iter().map(|node| NodeFigures {
             node: &node.name,
+            node_id: &node.node_id,
+            node_class: node.class.as_ref().and_then(|class| class.id.as_deref()),
+            entry: node.entry.as_ref(),
+            is_stale: node.stale,
+            last_report: node.last_seen,
             gpus: node.gpus,
             failing: node.failing.iter().map(|it| (it.subject, it.since)).collect(),
             unknown_speeds: node.unknown_speeds.as_ref().map(Vec::len),
@@ -427,19 +453,15 @@ impl NodesView {
 }
 
 /// The Nodes that targets do not get yet, and those that they do not get at all.
-fn not_offered(aggregator: &Aggregator, now: Timestamp) -> (Vec<NotOffered>, Vec<NotOffered>) {
+fn not_offered(
+    aggregator: &Aggregator,
+    nodes: &ByName,
+    roll: &[(&NodeName, bool)],
+) -> (Vec<NotOffered>, Vec<NotOffered>) {
     let mut missing: BTreeMap<(NodeName, Option<String>), Vec<String>> = BTreeMap::new();
     let mut left_out = missing.clone();
-    let targets = &aggregator.file.targets;
-    let policies = targets.iter().filter_map(|it| Some((Some(it.name()), it.nodes()?)));
-    let mut policies: Vec<_> = policies.collect();
-    let default = NodePolicy::default();
-    if policies.is_empty() {
-        policies.push((None, &default));
-    }
-    for (target, policy) in policies {
-        let assembly = aggregator.assemble_for(policy, now);
-        let Some(census) = aggregator.census(policy, &assembly) else { continue };
+    for (target, policy) in aggregator.file.policies() {
+        let census = Census::among(nodes, policy, roll);
         let note = |of: &mut BTreeMap<_, Vec<String>>, key| {
             of.entry(key).or_default().extend(target.map(ToString::to_string));
         };
@@ -456,79 +478,120 @@ fn not_offered(aggregator: &Aggregator, now: Timestamp) -> (Vec<NotOffered>, Vec
     (list(missing), list(left_out))
 }
 
-fn node(aggregator: &Aggregator, entry: &Entry, classes: &[NodeClass], now: Timestamp) -> NodeView {
-    let mut warnings = Vec::new();
-    let overrides = &aggregator.file.overrides;
-    let source = aggregator.source(entry, now);
-    let built = NodeData::build(&source, overrides, &mut warnings);
-    let (document_entry, kept_out) = match built {
-        Ok(node) => (Some(node), None),
-        Err(incomplete) => (None, Some(incomplete.to_string())),
-    };
-    let class = classes::standing(aggregator, entry, classes, now).map(|standing| ClassView {
-        id: entry.node_class.map(|class| class.to_string()),
-        name: standing.class.map(|class| class.name),
-        mismatches: standing.mismatches,
-        waiting: standing.waiting,
-    });
-    let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-    if let Some(class) = &class {
-        let words = class.mismatches.iter().chain(&class.waiting);
-        warnings.extend(words.map(|words| format!("node {}, its class: {words}", entry.name)));
+impl NodeView {
+    /// A node on the roll.
+    pub fn of(
+        aggregator: &Aggregator,
+        entry: &Entry,
+        classes: &[NodeClass],
+        now: Timestamp,
+    ) -> Self {
+        Self::among(aggregator.nodes.all().as_deref(), aggregator, entry, classes, now)
     }
-    NodeView {
-        class,
-        name: entry.name.clone(),
-        node_id: entry.node_id.clone(),
-        state: if document_entry.is_some() { NodeState::Complete } else { NodeState::Incomplete },
-        kept_out,
-        gpus: GpuStates::of(&source, document_entry.as_ref()),
-        unknown_speeds: unknown_speeds(&source, overrides)
-            .map(|names| names.into_iter().map(str::to_owned).collect()),
-        hardware_changes: entry.hardware_changes(),
-        health: entry.health.clone(),
-        passed_over: entry.passed_over.clone(),
-        changed: entry.changed,
-        entry: document_entry,
-        failing: entry
-            .failing
-            .iter()
-            .map(|(subject, failing)| FailingView {
-                subject: *subject,
-                reason: failing.reason.clone(),
-                since: failing.since,
-            })
-            .collect(),
-        warnings,
-        agent_version: entry.agent_version.clone(),
-        first_seen: entry.first_seen,
-        last_seen: entry.last_seen,
-        stale: aggregator.is_stale(entry, now),
+
+    fn among(
+        known: Option<&ByName>,
+        aggregator: &Aggregator,
+        entry: &Entry,
+        classes: &[NodeClass],
+        now: Timestamp,
+    ) -> Self {
+        let mut warnings = Vec::new();
+        let overrides = &aggregator.file.overrides;
+        let source = aggregator.source(entry, known, now);
+        let built = NodeData::build(&source, overrides, &mut warnings);
+        let (document_entry, kept_out) = match built {
+            Ok(node) => (Some(node), None),
+            Err(incomplete) => (None, Some(incomplete.to_string())),
+        };
+        let class = classes::standing(aggregator, entry, classes, now).map(|standing| ClassView {
+            id: entry.node_class.map(|class| class.to_string()),
+            name: standing.class.map(|class| class.name),
+            mismatches: standing.mismatches,
+            waiting: standing.waiting,
+        });
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        if let Some(class) = &class {
+            let words = class.mismatches.iter().chain(&class.waiting);
+            warnings.extend(words.map(|words| format!("node {}, its class: {words}", entry.name)));
+        }
+        Self {
+            class,
+            name: entry.name.clone(),
+            node_id: entry.node_id.clone(),
+            state: if document_entry.is_some() {
+                NodeState::Complete
+            } else {
+                NodeState::Incomplete
+            },
+            kept_out,
+            gpus: GpuStates::of(&source, document_entry.as_ref()),
+            unknown_speeds: unknown_speeds(&source, overrides)
+                .map(|names| names.into_iter().map(str::to_owned).collect()),
+            hardware_changes: entry.hardware_changes(),
+            health: entry.health.clone(),
+            passed_over: entry.passed_over.clone(),
+            changed: entry.changed,
+            entry: document_entry,
+            failing: entry
+                .failing
+                .iter()
+                .map(|(subject, failing)| FailingView {
+                    subject: *subject,
+                    reason: failing.reason.clone(),
+                    since: failing.since,
+                })
+                .collect(),
+            warnings,
+            agent_version: entry.agent_version.clone(),
+            first_seen: entry.first_seen,
+            last_seen: entry.last_seen,
+            stale: aggregator.is_stale(entry, now),
+        }
     }
 }
 
 impl StatusView {
     /// The aggregator as it stands.
     pub fn of(aggregator: &Aggregator, now: Timestamp) -> Self {
-        let nodes = NodesView::of(aggregator, now);
+        Self::with_nodes(aggregator, now).1
+    }
+
+    /// The aggregator as it stands, and its roll as it stood at the same time.
+    pub fn with_nodes(aggregator: &Aggregator, now: Timestamp) -> (NodesView, Self) {
+        let known = aggregator.nodes.all();
+        let nodes = NodesView::among(known.as_deref(), aggregator, now);
+        let status = Self::among(known.as_deref(), &nodes, aggregator, now);
+        (nodes, status)
+    }
+
+    fn among(
+        known: Option<&ByName>,
+        nodes: &NodesView,
+        aggregator: &Aggregator,
+        now: Timestamp,
+    ) -> Self {
         let counts = nodes.counts();
+        let roll = nodes.wholeness();
         let mut waiting_for = Vec::new();
-        let mut expected = BTreeSet::new();
         let mut note_gate = |target: Option<&AiosTarget>, policy: &NodePolicy, is_first: bool| {
-            let assembly = aggregator.assemble_for(policy, now);
-            match aggregator.gate(policy, &assembly, now) {
+            let census = known.map(|known| Census::among(known, policy, &roll));
+            let offered = |node: &&NodeView| is_offered(&node.name, known, policy);
+            let (complete, incomplete): (Vec<_>, Vec<_>) = (nodes.nodes.iter().filter(offered))
+                .partition(|node| node.state == NodeState::Complete);
+            let counts = (complete.len(), incomplete.len());
+            match aggregator.gate_for(census.as_ref(), counts, now) {
                 Gate::Closed { why, .. } | Gate::Unsettled { why } if is_first => {
                     waiting_for.push((target.map(|target| target.name.to_string()), why));
                 }
                 Gate::Open | Gate::Closed { .. } | Gate::Unsettled { .. } => {}
             }
-            let census = aggregator.census(policy, &assembly)?;
-            expected.extend(aggregator.expected(policy));
+            let census = census?;
             let (nodes, left_out) = (census.expected, census.left_out.len());
             Some(ExpectedView { nodes, missing: census.missing, left_out })
         };
         let targets = aggregator.file.aios_targets().map(|target| {
-            let Standing { state, will, kept } = aggregator.standing(target);
+            let Standing { state, will, kept, sending, .. } = aggregator.standing(target);
             let is_first = state.past.entry_at.is_none();
             TargetView {
                 name: target.name.to_string(),
@@ -538,6 +601,7 @@ impl StatusView {
                 mode: target.mode,
                 state,
                 will,
+                sending,
                 kept,
                 shares_nodes_with: aggregator.file.sharers(&target.name),
                 expected: note_gate(Some(target), &target.nodes, is_first),
@@ -547,17 +611,15 @@ impl StatusView {
         if aggregator.file.targets.is_empty() {
             note_gate(None, &NodePolicy::default(), true);
         }
-        let said = aggregator.file.expect.and_then(|expect| expect.nodes);
-        let expected_nodes = said.or_else(|| aggregator.nodes.all().map(|_| expected.len()));
         let kubernetes = aggregator.nodes.is_watched().then(|| {
             let failing = aggregator.nodes.failing();
             KubernetesView {
-                nodes: aggregator.nodes.all().map(|nodes| nodes.len()),
+                nodes: known.map(ByName::len),
                 failing_since: failing.as_ref().map(|failing| failing.since),
                 failing: failing.map(|failing| failing.words),
             }
         });
-        let region = RegionStatus::of(aggregator, &nodes, now);
+        let region = RegionStatus::of(aggregator, nodes, now);
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster: aggregator.file.cluster.id.to_string(),
@@ -565,9 +627,9 @@ impl StatusView {
             complete_nodes: counts.complete,
             incomplete_nodes: counts.incomplete,
             stale_nodes: counts.stale,
-            expected_nodes,
+            expected_nodes: aggregator.expected_nodes(known),
             waiting_for: waits(waiting_for),
-            conflicts: nodes.conflicts,
+            conflicts: nodes.conflicts.clone(),
             kubernetes,
             follows: !aggregator.leadership.is_held(),
             region,

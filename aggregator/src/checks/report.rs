@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use rollcall_daemon::table::{BAD, FAINT, GOOD, HEAD, NOTABLE, painted};
 use serde::Serialize;
 
 use super::{Check, Group, Outcome, Verdict, handful};
@@ -91,13 +92,13 @@ impl Report {
         Self { target, groups, failed, warned, skipped }
     }
 
-    /// For people, in the form that they know from `linkerd check`.
+    /// For people, in the form that they know from `linkerd check`, with escape codes for styles.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for group in &self.groups {
             let line = "-".repeat(group.name.chars().count());
             // Writing to a String cannot fail, here and below.
-            let _ = writeln!(text, "{}\n{line}", group.name);
+            let _ = writeln!(text, "{}\n{line}", painted(HEAD, group.name));
             let is_same = |one: &CheckReport, other: &CheckReport| {
                 let is_skipped = |it: &CheckReport| it.outcome == Outcome::Skipped;
                 is_skipped(one) && is_skipped(other) && one.seen == other.seen
@@ -148,12 +149,12 @@ impl CheckReport {
     }
 }
 
-const fn mark(outcome: Outcome) -> &'static str {
+fn mark(outcome: Outcome) -> String {
     match outcome {
-        Outcome::Pass => "√",
-        Outcome::Warn => "‼",
-        Outcome::Fail => "×",
-        Outcome::Skipped => "-",
+        Outcome::Pass => painted(GOOD, "√"),
+        Outcome::Warn => painted(NOTABLE, "‼"),
+        Outcome::Fail => painted(BAD, "×"),
+        Outcome::Skipped => painted(FAINT, "-"),
     }
 }
 
@@ -186,7 +187,7 @@ mod tests {
     fn for_people() {
         let report = Report::new("aios".to_owned(), judge(GROUPS, &()));
         assert_eq!(
-            report.text(),
+            anstream::adapter::strip_str(&report.text()).to_string(),
             "one\n---\n\
              √ a passes: as it should be\n\
              ‼ b warns\n    odd\n    mend b\n    see docs/checks.md#here\n\n\
@@ -195,6 +196,21 @@ mod tests {
              - d waits\n    not checked: c failed\n\n\
              Status check results are × (1 passed, 1 warned, 1 failed, 1 not checked)"
         );
+    }
+
+    #[test]
+    fn the_marks_have_colours() {
+        let text = Report::new("aios".to_owned(), judge(GROUPS, &())).text();
+        for (what, line) in [
+            ("a group", "\u{1b}[1mone\u{1b}[0m\n---\n"),
+            ("pass", "\u{1b}[32m√\u{1b}[0m a passes: as it should be\n"),
+            ("warn", "\u{1b}[33m‼\u{1b}[0m b warns\n"),
+            ("fail", "\u{1b}[31m×\u{1b}[0m c fails\n"),
+            ("skipped", "\u{1b}[2m-\u{1b}[0m d waits\n"),
+            ("in all", "results are \u{1b}[31m×\u{1b}[0m (1 passed"),
+        ] {
+            assert!(text.contains(line), "{what}: {text:?}");
+        }
     }
 
     #[test]

@@ -1,17 +1,25 @@
 //! `check`: what must be so before the cluster can be of use to a target.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use futures_util::future::join_all;
 use rollcall_daemon::kubernetes::Selection;
+use rollcall_daemon::table::{HEAD, painted};
+use serde::Serialize;
 
-use super::{Failure, KubernetesArgs, Output, ServerArgs, named};
+use super::progress::Progress;
+use super::show::{OutputArgs, Show, WatchArgs, show};
+use super::{Failure, KubernetesArgs, ServerArgs, named};
 use crate::checks::report::{GroupReport, Report, judge};
-use crate::checks::{aichor, aios, cluster_file, inference_model_manager, interlink, unikorn};
+use crate::checks::{
+    aichor, aios, cluster_file, handful, inference_model_manager, interlink, unikorn,
+};
 use crate::cluster_file::{ClusterFile, Target};
 use crate::operator::Operator;
+use crate::operator::tables::Viewer;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -34,9 +42,10 @@ pub(super) struct CheckArgs {
     timeout: Duration,
     #[command(flatten)]
     server: ServerArgs,
-    /// Lines for people, or JSON for programs.
-    #[arg(long, short, value_enum, default_value_t = Output::Table)]
-    pub(super) output: Output,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 pub(super) fn limit(text: &str) -> Result<Duration, String> {
@@ -49,15 +58,35 @@ pub(super) fn limit(text: &str) -> Result<Duration, String> {
 }
 
 /// Checks of one target that was named, or of several.
-#[derive(Debug)]
-pub(super) enum Checked {
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Checked {
     One(Report),
     Several(Vec<Report>),
 }
 
+impl Show for Checked {
+    const RESTLESS: &'static [&'static str] = &["tookMs"];
+
+    fn data(&self) -> &impl Serialize {
+        self
+    }
+
+    fn table(&self, _viewer: Viewer) -> String {
+        self.text()
+    }
+
+    fn outcome(&self) -> Result<(), Failure> {
+        match self.reports().iter().map(|report| report.failed).sum() {
+            0 => Ok(()),
+            failed => Err(Failure::ChecksFailed { failed }),
+        }
+    }
+}
+
 impl Checked {
     /// All reports.
-    pub(super) fn reports(&self) -> &[Report] {
+    fn reports(&self) -> &[Report] {
         match self {
             Self::One(report) => std::slice::from_ref(report),
             Self::Several(reports) => reports,
@@ -65,13 +94,14 @@ impl Checked {
     }
 
     /// For people.
-    pub(super) fn text(&self) -> String {
+    fn text(&self) -> String {
         match self {
             Self::One(report) => report.text(),
             Self::Several(reports) => {
                 let parts = reports.iter().map(|report| {
                     let line = "=".repeat(report.target.chars().count());
-                    format!("{}\n{line}\n\n{}", report.target, report.text())
+                    let target = painted(HEAD, &report.target);
+                    format!("{target}\n{line}\n\n{}", report.text())
                 });
                 parts.collect::<Vec<_>>().join("\n\n")
             }
@@ -79,13 +109,29 @@ impl Checked {
     }
 }
 
+/// Checks targets, and shows how that came out.
+pub(super) async fn check(args: CheckArgs) -> Result<(), Failure> {
+    let (output, watch) = (args.output, args.watch);
+    // Whoever watches sees the last result meanwhile.
+    let mut progress = Some(RefCell::new(Progress::new()));
+    let look = async || {
+        let progress = progress.take();
+        Box::pin(check_once(&args, progress.as_ref())).await
+    };
+    show("check", output, watch, look).await
+}
+
 /// Checks targets, all at the same time.
-pub(super) async fn check(args: CheckArgs) -> Result<Checked, Failure> {
+async fn check_once(
+    args: &CheckArgs,
+    progress: Option<&RefCell<Progress>>,
+) -> Result<Checked, Failure> {
     let read = ClusterFile::read(&args.cluster);
     let first = || judge(cluster_file::GROUPS, &read);
     // Without its cluster file nobody knows what kind of system a target is.
     let Ok(file) = &read else {
-        let names = if args.targets.is_empty() { vec!["all".to_owned()] } else { args.targets };
+        let all = vec!["all".to_owned()];
+        let names = if args.targets.is_empty() { all } else { args.targets.clone() };
         let reports = names.into_iter().map(|name| Report::new(name, first()));
         return Ok(several(reports.collect()));
     };
@@ -98,9 +144,26 @@ pub(super) async fn check(args: CheckArgs) -> Result<Checked, Failure> {
         args.targets.iter().map(|name| named(file, name)).collect::<Result<_, _>>()?
     };
     let operator = args.server.operator()?;
-    let selection = args.kubernetes.selection();
+    let selection = args.kubernetes.clone().selection();
+    let names: Vec<&str> = targets.iter().map(|target| target.name().as_str()).collect();
+    let waited_for = RefCell::new(names.clone());
+    let tell = || {
+        let (waited_for, all) = (waited_for.borrow(), names.len());
+        let words = format!("checking {}", handful(waited_for.iter().copied()));
+        if let Some(progress) = progress.filter(|_| !waited_for.is_empty()) {
+            let mut progress = progress.borrow_mut();
+            if all == 1 {
+                progress.say(&words);
+            } else {
+                progress.count(&words, all - waited_for.len(), all);
+            }
+        }
+    };
+    tell();
     let checked = targets.into_iter().map(async |target| {
         let looked = Box::pin(look(file, target, &selection, &operator, args.timeout)).await;
+        waited_for.borrow_mut().retain(|name| *name != target.name().as_str());
+        tell();
         Report::new(target.name().to_string(), first().into_iter().chain(looked).collect())
     });
     let reports = join_all(checked).await;

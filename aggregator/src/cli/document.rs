@@ -6,14 +6,17 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
-use super::{Failure, KubernetesArgs, ServerArgs, named, print, region};
+use super::show::{Output, Show, once, print};
+use super::{Failure, KubernetesArgs, ServerArgs, named, region};
+use crate::admin::views::DocumentView;
 use crate::checks::kubernetes::Reader;
 use crate::cluster_file::{ClusterFile, Target};
 use crate::form::Form;
-use crate::operator;
+use crate::operator::tables::{self, Viewer};
+use crate::targets::unikorn::region::RegionView;
 use crate::targets::{aichor, inference_model_manager, interlink};
 
 #[derive(Debug, Args)]
@@ -30,9 +33,10 @@ pub(super) struct DocumentArgs {
     timeout: Duration,
     #[command(flatten)]
     server: ServerArgs,
-    /// A table, JSON or YAML; each target has a usual one.
+    /// A table for people, or JSON or YAML for programs. Left out: JSON for what is sent, YAML for what is
+    /// applied, and the table of a form.
     #[arg(long, short, value_enum)]
-    output: Option<Format>,
+    output: Option<Output>,
     /// Another shape of the same, where the target has several.
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
@@ -42,16 +46,6 @@ pub(super) struct DocumentArgs {
     /// Writes it to a new file that nobody else can read, secrets as they are.
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
-    /// For kubectl and helm.
-    Yaml,
 }
 
 /// Prints a target's document.
@@ -97,10 +91,10 @@ async fn of_the_server(args: DocumentArgs) -> Result<(), Failure> {
                     "no class is offered: applied as it is, this takes all of ours out of the Region"
                 );
             }
-            let text = written(&view.region, args.output.unwrap_or(Format::Yaml))?;
+            let output = args.output.unwrap_or(Output::Yaml);
             return match &args.to {
-                None => print(&text),
-                Some(path) => write_secret(path, &text),
+                None => once(&view, output),
+                Some(path) => write_secret(path, &output.data(&view.region)?),
             };
         }
     }
@@ -109,13 +103,34 @@ async fn of_the_server(args: DocumentArgs) -> Result<(), Failure> {
         return Err(Failure::Usage(words.to_owned()));
     }
     let view = operator.document(args.target.as_deref()).await.map_err(Failure::Operator)?;
-    for note in view.incomplete.iter().chain(&view.warnings) {
-        log::warn!("{note}");
+    once(&view, args.output.unwrap_or(Output::Json))
+}
+
+impl Show for DocumentView {
+    fn data(&self) -> &impl Serialize {
+        &self.document
     }
-    if view.masked {
-        log::warn!("a secret in this document is masked; it is sent unmasked");
+
+    fn table(&self, viewer: Viewer) -> String {
+        tables::document(&self.document, viewer)
     }
-    print(&written(&view.document, args.output.unwrap_or(Format::Json))?)
+
+    fn notes(&self) -> Vec<String> {
+        let masked = "a secret in this document is masked; it is sent unmasked";
+        let masked = self.masked.then(|| masked.to_owned());
+        self.incomplete.iter().chain(&self.warnings).cloned().chain(masked).collect()
+    }
+}
+
+// What is to be known of it is told where it is asked for.
+impl Show for RegionView {
+    fn data(&self) -> &impl Serialize {
+        &self.region
+    }
+
+    fn table(&self, viewer: Viewer) -> String {
+        tables::region(self, viewer)
+    }
 }
 
 impl DocumentArgs {
@@ -140,29 +155,12 @@ impl DocumentArgs {
         let variant = shown.variant(self.variant.as_deref()).map_err(Failure::Usage)?;
         let table = variant.table();
         let text = match (self.output, table) {
-            (None | Some(Format::Table), Some(table)) => table,
-            (Some(Format::Table), None) => {
-                return Err(Failure::Usage(
-                    "there is no table of this: give --output yaml or json".to_owned(),
-                ));
-            }
-            (Some(Format::Json), _) => written(&variant.value, Format::Json)?,
-            (None | Some(Format::Yaml), _) => written(&variant.value, Format::Yaml)?,
+            (None | Some(Output::Table), Some(table)) => table,
+            (output, _) => output.unwrap_or(Output::Yaml).data(&variant.value)?,
         };
         match &self.to {
             None => print(&text),
             Some(path) => write_secret(path, &text),
-        }
-    }
-}
-
-fn written(value: &impl Serialize, format: Format) -> Result<String, Failure> {
-    match format {
-        Format::Json => operator::json(value).map_err(Failure::Operator),
-        Format::Yaml => serde_saphyr::to_string(value)
-            .map_err(|error| Failure::NotDone(format!("it cannot be written as YAML: {error}"))),
-        Format::Table => {
-            Err(Failure::Usage("there is no table of this: give --output json or yaml".to_owned()))
         }
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::Args;
 
 use super::document::write_secret;
-use super::{Failure, KubernetesArgs, named, print};
+use super::progress::Progress;
+use super::show::print;
+use super::{Failure, KubernetesArgs, named};
 use crate::checks::kubernetes::Reader;
 use crate::cluster_file::{ClusterFile, Target, UnikornTarget};
 use crate::manifests::{self, Conflicts};
@@ -67,7 +69,12 @@ pub(super) async fn prepare(args: PrepareArgs) -> Result<(), Failure> {
         can_be_handed_over(target, &reader, args.to.as_deref(), args.timeout).await?;
     }
     let conflicts = if args.force_conflicts { Conflicts::TakeOver } else { Conflicts::Fail };
-    let applied = manifests::apply(&reader.access, &manifests, conflicts, args.timeout).await;
+    let mut progress = Progress::new();
+    let told = |done, what: &str| {
+        progress.count(&format!("applying {what}"), done, manifests.len());
+    };
+    let applied = manifests::apply(&reader.access, &manifests, conflicts, args.timeout, told).await;
+    drop(progress);
     for applied in &applied {
         print(&applied.to_string())?;
     }
@@ -80,7 +87,11 @@ pub(super) async fn prepare(args: PrepareArgs) -> Result<(), Failure> {
     }
     match target {
         Target::Aichor(target) => {
-            for line in aichor::settled(target, &reader).await.map_err(Failure::NotDone)? {
+            let mut progress = Progress::new();
+            progress.say("waiting for what the cluster does with it");
+            let settled = aichor::settled(target, &reader).await;
+            drop(progress);
+            for line in settled.map_err(Failure::NotDone)? {
                 print(&line)?;
             }
             Ok(())

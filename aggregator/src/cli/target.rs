@@ -5,16 +5,24 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
 use thiserror::Error;
 
-use super::{Failure, Output, ServerArgs, named, print, region};
-use crate::admin::views::{ApproveRequest, OffboardRequest, PlanView, SubmitRequest, TargetView};
+use super::progress::Progress;
+use super::show::{OutputArgs, Show, WatchArgs, once, print, print_styled, show};
+use super::{Failure, ServerArgs, named, region};
+use crate::admin::views::{
+    ApproveRequest, HistoryView, OffboardRequest, PlanView, SubmitRequest, TargetView,
+};
 use crate::cluster_file::{ClusterFile, Target};
 use crate::digest::Digest;
 use crate::onboarding::execute::ASKING;
-use crate::onboarding::state::Phase;
 use crate::onboarding::state::infrastructure::InfrastructurePhase;
+use crate::onboarding::state::{Phase, Sending};
+use crate::operator::tables::Viewer;
 use crate::operator::{self, Followed, Operator, tables};
+use crate::targets::Difference;
 
 #[derive(Debug, Args)]
 pub(super) struct HistoryArgs {
@@ -25,9 +33,8 @@ pub(super) struct HistoryArgs {
     limit: u32,
     #[command(flatten)]
     server: ServerArgs,
-    /// A table for people, or JSON for programs.
-    #[arg(long, short, value_enum, default_value_t = Output::Table)]
-    output: Output,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -75,9 +82,10 @@ pub(super) struct DiffArgs {
     target: String,
     #[command(flatten)]
     server: ServerArgs,
-    /// A table for people, or JSON for programs.
-    #[arg(long, short, value_enum, default_value_t = Output::Table)]
-    output: Output,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 #[derive(Debug, Args)]
@@ -156,11 +164,17 @@ impl NotDone {
 pub(super) async fn history(args: HistoryArgs) -> Result<(), Failure> {
     let operator = args.server.operator()?;
     let history = operator.history(args.target.as_deref(), args.limit).await;
-    let history = history.map_err(Failure::Operator)?;
-    print(&match args.output {
-        Output::Table => tables::history(&history),
-        Output::Json => operator::json(&history).map_err(Failure::Operator)?,
-    })
+    once(&history.map_err(Failure::Operator)?, args.output.output)
+}
+
+impl Show for HistoryView {
+    fn data(&self) -> &impl Serialize {
+        self
+    }
+
+    fn table(&self, viewer: Viewer) -> String {
+        tables::history(self, viewer)
+    }
 }
 
 pub(super) async fn submit(args: SubmitArgs) -> Result<(), Failure> {
@@ -220,7 +234,8 @@ pub(super) async fn approve(args: ApproveArgs) -> Result<(), Failure> {
         let nothing = || NotDone::NothingToApprove { target: target.clone() };
         let proposal = plan.proposal.ok_or_else(|| Failure::Target(nothing()))?;
         if let Some(difference) = plan.difference.filter(|it| !it.is_none()) {
-            print(&tables::difference(&difference))?;
+            let viewer = Viewer { now: Timestamp::now(), room: None };
+            print_styled(&tables::difference(&difference, viewer))?;
         }
         print(&format!("{}\ndigest {}", proposal.what, proposal.digest))?;
         confirm(target, args.yes, "approve this?")?;
@@ -236,24 +251,47 @@ pub(super) async fn approve(args: ApproveArgs) -> Result<(), Failure> {
 
 pub(super) async fn diff(args: DiffArgs) -> Result<(), Failure> {
     let operator = args.server.operator()?;
-    let plan = operator.plan(&args.target, SubmitRequest::default()).await;
-    let plan = plan.map_err(Failure::Operator)?;
-    let Some(difference) = plan.difference else {
-        let why = plan.why.unwrap_or_else(|| format!("there is none ({})", plan.action));
-        return Err(Failure::Target(NotDone::Incomparable { why }));
+    let look = async || {
+        let plan = operator.plan(&args.target, SubmitRequest::default()).await;
+        let plan = plan.map_err(Failure::Operator)?;
+        let Some(difference) = plan.difference else {
+            let why = plan.why.unwrap_or_else(|| format!("there is none ({})", plan.action));
+            return Err(Failure::Target(NotDone::Incomparable { why }));
+        };
+        Ok(Compared { target: args.target.clone(), difference })
     };
-    if let Some(words) = difference.kept_words() {
-        log::warn!("{words}");
+    show(&format!("diff {}", args.target), args.output, args.watch, look).await
+}
+
+/// How a target's entry differs from what it should be.
+struct Compared {
+    target: String,
+    difference: Difference,
+}
+
+impl Show for Compared {
+    const NOTHING: &'static str = "the network's entry is as it should be";
+
+    fn data(&self) -> &impl Serialize {
+        &self.difference
     }
-    match args.output {
-        Output::Json => print(&operator::json(&difference).map_err(Failure::Operator)?)?,
-        Output::Table if !difference.is_none() => print(&tables::difference(&difference))?,
-        Output::Table => {}
+
+    fn table(&self, viewer: Viewer) -> String {
+        if self.difference.is_none() {
+            return String::new();
+        }
+        tables::difference(&self.difference, viewer)
     }
-    if difference.is_none() {
-        Ok(())
-    } else {
-        Err(Failure::Target(NotDone::Differs { target: args.target }))
+
+    fn notes(&self) -> Vec<String> {
+        self.difference.kept_words().into_iter().collect()
+    }
+
+    fn outcome(&self) -> Result<(), Failure> {
+        if self.difference.is_none() {
+            return Ok(());
+        }
+        Err(Failure::Target(NotDone::Differs { target: self.target.clone() }))
     }
 }
 
@@ -294,8 +332,7 @@ pub(super) async fn infrastructure(args: InfrastructureArgs) -> Result<(), Failu
             || (held.heeded >= Some(noted.asked) && matches!(held.phase, P::Failed | P::Unclear))
     };
     let limit = args.wait.timeout;
-    let followed = operator.follow(target, limit, is_done).await.map_err(Failure::Operator)?;
-    let view = match followed {
+    let view = match followed(&operator, target, limit, is_done).await? {
         Followed::Done(view) => view,
         Followed::TimedOut(view) => {
             let held = view.state.infrastructure;
@@ -334,13 +371,31 @@ fn is_settled(view: &TargetView) -> bool {
     }
 }
 
+/// Follows a target, and says on stderr what it is doing.
+async fn followed(
+    operator: &Operator,
+    target: &str,
+    limit: Duration,
+    is_done: impl Fn(&TargetView) -> bool,
+) -> Result<Followed, Failure> {
+    let mut progress = Progress::new();
+    let told = |view: &TargetView| {
+        let words = tables::doing(view);
+        match view.sending {
+            Some(Sending { piece, pieces }) => progress.count(&words, piece - 1, pieces),
+            None => progress.say(&words),
+        }
+    };
+    operator.follow(target, limit, is_done, told).await.map_err(Failure::Operator)
+}
+
 async fn follow(
     operator: &Operator,
     target: &str,
     limit: Duration,
     is_done: impl Fn(&TargetView) -> bool,
 ) -> Result<TargetView, Failure> {
-    match operator.follow(target, limit, is_done).await.map_err(Failure::Operator)? {
+    match followed(operator, target, limit, is_done).await? {
         Followed::Done(view) => Ok(*view),
         Followed::TimedOut(view) => Err(Failure::Target(NotDone::TimedOut {
             target: target.to_owned(),

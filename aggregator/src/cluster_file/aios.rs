@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
+use utoipa::ToSchema;
 
 use super::nodes::NodePolicy;
 use super::target::{TargetName, http_url};
@@ -36,7 +37,7 @@ pub struct AiosTarget {
 }
 
 /// How much is done for a target without a person.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Everything, but for taking away many nodes at once.
@@ -60,7 +61,7 @@ pub struct Infrastructure {
 }
 
 /// How the document is wrapped for AIOS's parser.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Envelope {
     /// `{"header": …, "body": {"spec": {"values": DOCUMENT}}}`: what the parser takes.

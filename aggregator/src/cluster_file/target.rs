@@ -10,6 +10,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 use url::Url;
+use utoipa::ToSchema;
 
 use super::aichor::{AichorTarget, Engine};
 use super::aios::{self, AiosTarget, Envelope, Infrastructure, Mode};
@@ -36,7 +37,7 @@ pub enum Target {
 }
 
 /// Kinds of systems.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TargetKind {
     /// An AIOS network.
@@ -291,7 +292,13 @@ impl Entry {
 }
 
 /// A target's name: lower-case letters, digits and `-`, at most 40 characters.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ToSchema)]
+#[schema(
+    value_type = String,
+    min_length = 1,
+    max_length = 40,
+    pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+)]
 pub struct TargetName(String);
 
 impl TargetName {

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use rollcall_report::{AmdGpu, ComputeCapability, Gpu, Gpus, NvidiaDriver, Reading, Subject};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     GpuEntry, Incomplete, MIB, Need, NodeData, NodeGpus, Source, Warning, allocatable, count,
 };
 use crate::roll::loss::{Losses, Standing};
 
-/// How many GPUs a node has of each kind; what is not known is `None`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How many GPUs a node has of each kind; what is not known is left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GpuStates {
     /// Those that this host drives itself.
@@ -56,6 +57,8 @@ impl GpuStates {
             Reading::Absent => (Some(on_bus(gpus)), Some(0)),
             Reading::Failed { .. } => (gpus.nvidia_pci_devices.known().map(|&n| n.into()), None),
         };
+        // What is known of them stands from an earlier report, and says nothing of how they are now.
+        let usable = usable.filter(|_| !source.gpus_unanswered);
         Self {
             expected: sum(expected),
             usable: sum(usable),

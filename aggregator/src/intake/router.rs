@@ -7,41 +7,74 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
-use rollcall_report::{MAX_REPORT_BYTES, REPORTS_PATH, Refusal, RefusalCode};
+use axum::{Json, Router, middleware};
+use rollcall_report::{
+    Assignment, MAX_REPORT_BYTES, NodeReport, REPORTS_PATH, Refusal, RefusalCode,
+};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
+use utoipa_axum::routes;
 
 use super::accept::{Accepted, accept};
 use super::authenticate::Authenticator;
 use super::certificate::Peer;
+use super::openapi;
 use crate::aggregator::Aggregator;
-use crate::refusal::Refused;
+use crate::refusal::{Refused, explained};
 
 /// How long a report may take to arrive, from its headers to its last byte.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
-struct Intake {
+pub(super) struct Intake {
     aggregator: Arc<Aggregator>,
     authenticator: Authenticator,
 }
 
 /// The intake's routes.
 pub fn router(aggregator: Arc<Aggregator>, authenticator: Authenticator) -> Router {
-    Router::new()
-        .route(REPORTS_PATH, post(report).fallback(no_such_method))
-        .fallback(no_such_path)
+    let (api, _description) = api().split_for_parts();
+    api.fallback(no_such_path)
         .with_state(Arc::new(Intake { aggregator, authenticator }))
+        .layer(middleware::map_response(explained))
 }
 
+/// What is routed here is described, too.
+pub(super) fn api() -> OpenApiRouter<Arc<Intake>> {
+    OpenApiRouter::with_openapi(openapi::beginning())
+        .routes(routes!(report).map(|router| router.fallback(no_such_method)))
+        .routes(routes!(openapi::openapi))
+}
+
+/// Takes an agent's report of its node.
+///
+/// All of it, whole at every interval: what is not in it is not there any more.
+#[utoipa::path(
+    post,
+    path = REPORTS_PATH,
+    tag = "reports",
+    security(("joinToken" = []), ("serviceAccountToken" = []), ("clientCertificate" = [])),
+    request_body(content = NodeReport, description = "The report, of at most 256 KiB."),
+    responses(
+        (status = OK, description = "The report is taken, and stored where it says something new.", body = Assignment),
+        (status = BAD_REQUEST, description = "The body is no report, or one of an unknown schema version.", body = Refusal),
+        (status = UNAUTHORIZED, description = "The credentials are missing or wrong.", body = Refusal,
+            headers(("WWW-Authenticate" = String, description = "How to authenticate: `Bearer`."))),
+        (status = FORBIDDEN, description = "The credentials do not allow to report for this node, or under this id.", body = Refusal),
+        (status = REQUEST_TIMEOUT, description = "The body did not arrive in time.", body = Refusal),
+        (status = CONFLICT, description = "The node's name, id or machine belongs to another node already.", body = Refusal),
+        (status = PAYLOAD_TOO_LARGE, description = "The body is too large.", body = Refusal),
+        (status = UNPROCESSABLE_ENTITY, description = "The report holds what no machine has: a number out of bounds, a name twice.", body = Refusal),
+        (status = SERVICE_UNAVAILABLE, description = "It cannot be taken now; try again.", body = Refusal),
+    )
+)]
 async fn report(State(intake): State<Arc<Intake>>, request: Request) -> Response {
     match intake.take(request).await {
         Ok(Accepted { assignment, changed }) => {
-            intake.aggregator.metrics.report(if changed { "changed" } else { "unchanged" });
+            intake.aggregator.metrics.report_taken(changed);
             Json(assignment).into_response()
         }
         Err(refusal) => {
-            intake.aggregator.metrics.report(refusal.code.as_str());
+            intake.aggregator.metrics.report_refused(refusal.code);
             Refused(refusal).into_response()
         }
     }

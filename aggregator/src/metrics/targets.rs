@@ -1,13 +1,17 @@
 //! What Prometheus is told of each target.
 
-use jiff::Timestamp;
-use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use std::time::Duration;
 
-use crate::cluster_file::TargetName;
+use jiff::Timestamp;
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
+
+use crate::cluster_file::{AiosTarget, TargetName};
 use crate::onboarding::expected::Census;
 use crate::onboarding::state::infrastructure::InfrastructurePhase;
 use crate::onboarding::state::{Phase, TargetState};
-use crate::targets::Verdict;
+use crate::targets::{Held, RequestKind, Verdict};
 
 /// One series a target, or a few with fixed words.
 #[derive(Debug, Clone)]
@@ -21,6 +25,10 @@ pub(super) struct TargetGauges {
     kept_nodes: IntGaugeVec,
     nodes: IntGaugeVec,
     requests: IntCounterVec,
+    different_fields: IntGaugeVec,
+    drifts: IntCounterVec,
+    last_agreed: GaugeVec,
+    durations: HistogramVec,
 }
 
 impl TargetGauges {
@@ -45,6 +53,24 @@ impl TargetGauges {
             &["target", "request", "outcome"],
         )?;
         registry.register(Box::new(requests.clone()))?;
+        let drifts = IntCounterVec::new(
+            opts(
+                "drifts_total",
+                "Times that an entry which was right was found wrong, or gone, by somebody else's doing.",
+            ),
+            &["target"],
+        )?;
+        registry.register(Box::new(drifts.clone()))?;
+        let durations = HistogramOpts::new(
+            "rollcall_aggregator_target_request_duration_seconds",
+            "Time from a request to a target's services to its whole reply, or to its failure.",
+        )
+        // From a service next door to a parser that works for long.
+        .buckets(vec![
+            0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
+        ]);
+        let durations = HistogramVec::new(durations, &["target", "request"])?;
+        registry.register(Box::new(durations.clone()))?;
         Ok(Self {
             phase: gauge(
                 "phase",
@@ -82,11 +108,68 @@ impl TargetGauges {
                 &["target", "state"],
             )?,
             requests,
+            different_fields: gauge(
+                "different_fields",
+                "Fields in which a target's entry differed from what it should be when it was last read.",
+                &["target"],
+            )?,
+            drifts,
+            last_agreed: time(
+                "last_agreed_timestamp_seconds",
+                "When a target's entry was last read and was right; 0: not since the start.",
+            )?,
+            durations,
         })
     }
 
-    pub(super) fn census(&self, target: &TargetName, census: Option<&Census>) {
-        let Some(census) = census else { return };
+    pub(super) fn begin(&self, target: &TargetName) {
+        let target = target.as_str();
+        for request in RequestKind::CHANGES {
+            for outcome in Verdict::NAMES {
+                self.requests.with_label_values(&[target, request.as_str(), outcome]).reset();
+            }
+        }
+        self.drifts.with_label_values(&[target]).reset();
+        self.last_agreed.with_label_values(&[target]).set(0.0);
+    }
+
+    pub(super) fn seen(&self, target: &TargetName, held: &Held, now: Timestamp) {
+        match held {
+            Held::Ours(difference) | Held::Foreign(difference) => {
+                let count = i64::try_from(difference.fields.len()).unwrap_or(i64::MAX);
+                self.different_fields.with_label_values(&[target.as_str()]).set(count);
+                if matches!(held, Held::Ours(_)) && difference.is_none() {
+                    self.last_agreed.with_label_values(&[target.as_str()]).set(seconds(now));
+                }
+            }
+            Held::Absent => self.unseen(target),
+            // What was seen before stands.
+            Held::NotRead | Held::Unreadable { .. } => {}
+        }
+    }
+
+    pub(super) fn unseen(&self, target: &TargetName) {
+        // There may be no such series.
+        let _none = self.different_fields.remove_label_values(&[target.as_str()]);
+    }
+
+    pub(super) fn drifted(&self, target: &TargetName) {
+        self.drifts.with_label_values(&[target.as_str()]).inc();
+    }
+
+    pub(super) fn request_durations(&self, target: &AiosTarget) -> RequestDurations {
+        let durations =
+            RequestDurations { target: target.name.to_string(), durations: self.durations.clone() };
+        let has_infrastructure = target.infrastructure.is_some();
+        for request in RequestKind::ALL {
+            if has_infrastructure || !request.is_of_infrastructure() {
+                let _there = durations.durations.with_label_values(&durations.labels(request));
+            }
+        }
+        durations
+    }
+
+    pub(super) fn census(&self, target: &TargetName, census: &Census) {
         for (state, count) in [
             ("expected", census.expected),
             ("missing", census.missing.len()),
@@ -122,8 +205,27 @@ impl TargetGauges {
         self.kept_nodes.with_label_values(&[target.as_str()]).set(count);
     }
 
-    pub(super) fn request(&self, target: &TargetName, what: &str, verdict: &Verdict) {
-        self.requests.with_label_values(&[target.as_str(), what, verdict.as_str()]).inc();
+    pub(super) fn request(&self, target: &TargetName, what: RequestKind, verdict: &Verdict) {
+        let labels = [target.as_str(), what.as_str(), verdict.as_str()];
+        self.requests.with_label_values(&labels).inc();
+    }
+}
+
+/// Notes how long the requests to one target take.
+#[derive(Debug, Clone)]
+pub struct RequestDurations {
+    target: String,
+    durations: HistogramVec,
+}
+
+impl RequestDurations {
+    /// Notes how long a request took, however it ended.
+    pub fn took(&self, request: RequestKind, took: Duration) {
+        self.durations.with_label_values(&self.labels(request)).observe(took.as_secs_f64());
+    }
+
+    fn labels(&self, request: RequestKind) -> [&str; 2] {
+        [&self.target, request.as_str()]
     }
 }
 

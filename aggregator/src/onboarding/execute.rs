@@ -8,10 +8,11 @@ use log::Level;
 use rollcall_daemon::trouble::Trouble;
 use tokio::sync::watch;
 
+use super::drift::Drift;
 use super::infrastructure;
 use super::plan::{Situation, Step, after_reply, next};
 use super::state::infrastructure::{Infrastructure, InfrastructurePhase};
-use super::state::{Phase, TargetState, Will};
+use super::state::{Phase, Sending, TargetState, Will};
 use crate::aggregator::{Aggregator, Standing};
 use crate::cluster_file::{AiosTarget, NodePolicy};
 use crate::digest::Digest;
@@ -19,7 +20,7 @@ use crate::document::{Assembly, ClusterDocument, Incomplete, Warning};
 use crate::onboarding::gate::Gate;
 use crate::store::{Event, Sent, Write, WriteError};
 use crate::targets::aios::{Client, Look, Submission};
-use crate::targets::{Held, Outgoing, Verdict};
+use crate::targets::{Held, Outgoing, RequestKind, Verdict};
 
 /// How long to leave a store alone that did not take a write.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
@@ -40,6 +41,8 @@ pub struct Executor {
     state: TargetState,
     /// What the network was seen to hold, and what it was compared with.
     seen: Option<(Digest, Look)>,
+    /// Whether what it holds was changed by somebody else.
+    drift: Drift,
     /// The last failure that was logged, so that it is not said at every try.
     told: Option<String>,
     /// Why the store did not take the last write, told once until it takes one.
@@ -99,11 +102,13 @@ impl Outlook {
         standing: &Standing,
         now: Timestamp,
     ) -> serde_json::Result<Self> {
-        let assembly = aggregator.assemble_for(&target.nodes, now);
+        // The gate judges the very Nodes that the document was made of.
+        let nodes = aggregator.nodes.all();
+        let assembly = aggregator.assemble_among(nodes.as_deref(), &target.nodes, now);
         let is_enough = standing.will.partial
             && !standing.state.is_served(&standing.will)
             && !assembly.document.nodes.node_data.is_empty();
-        let gate = match aggregator.gate(&target.nodes, &assembly, now) {
+        let gate = match aggregator.gate(nodes.as_deref(), &target.nodes, &assembly, now) {
             Gate::Closed { .. } if is_enough => Gate::Open,
             gate => gate,
         };
@@ -150,6 +155,7 @@ impl Executor {
             aggregator,
             target,
             client,
+            drift: Drift::new(&state),
             state,
             seen: None,
             told: None,
@@ -218,6 +224,13 @@ impl Executor {
                 if let Held::Ours(difference) | Held::Foreign(difference) = &look.held {
                     self.aggregator.show_kept(&self.target, &difference.kept);
                 }
+                self.aggregator.show_look(&self.target, Some(&look.held));
+                let (name, metrics) = (&self.target.name, &self.aggregator.metrics);
+                metrics.seen(name, &look.held, Timestamp::now());
+                let wanted = submission.wanted;
+                if self.drift.is_new(&self.state, &standing.will, wanted, &look.held) {
+                    metrics.drifted(name);
+                }
                 self.aggregator.show(&self.target, self.state.clone());
                 self.seen = Some((submission.wanted, look));
             }
@@ -225,7 +238,7 @@ impl Executor {
                 Ok(request) => {
                     self.send(state, std::slice::from_ref(&request)).await?;
                     let verdict = self.client.register(submission, &request).await;
-                    self.answered("create", &verdict).await?;
+                    self.answered(RequestKind::Create, &verdict).await?;
                 }
                 Err(error) => return self.not_encoded(&error, changes).await,
             },
@@ -241,18 +254,18 @@ impl Executor {
                     state.past.rescue = (requests.len() > 1).then_some(rescue);
                 }
                 self.send(state, &requests).await?;
-                let verdict = self.client.change(submission, &requests).await;
+                let verdict = self.change(submission, &requests).await;
                 if verdict == Verdict::Accepted {
                     // What the network makes of these fields from now on is its own.
                     self.state.past.declared = Some(submission.declared.clone());
                 }
-                self.answered("update", &verdict).await?;
+                self.answered(RequestKind::Update, &verdict).await?;
             }
             Step::Remove(state) => {
                 let request = [self.client.removal(submission)];
                 self.send(state, &request).await?;
-                let verdict = self.client.change(submission, &request).await;
-                self.answered("remove", &verdict).await?;
+                let verdict = self.change(submission, &request).await;
+                self.answered(RequestKind::Remove, &verdict).await?;
             }
             Step::Settle(state) => self.settle(state).await?,
         }
@@ -332,6 +345,16 @@ impl Executor {
         self.must_lead()
     }
 
+    /// Sends updates, or a removal; whoever asks meanwhile is told how far that has come.
+    async fn change(&self, submission: &Submission, requests: &[Outgoing]) -> Verdict {
+        let pieces = requests.len();
+        let told = |piece| {
+            let sending = (pieces > 1).then_some(Sending { piece, pieces });
+            self.aggregator.show_sending(&self.target, sending);
+        };
+        self.client.change(submission, requests, told).await
+    }
+
     /// Whoever was halted for a while, with all of its machine, leads no more and has not noticed yet:
     /// whatever it was about to send may be long done by another.
     fn must_lead(&self) -> Result<(), WriteError> {
@@ -339,7 +362,7 @@ impl Executor {
     }
 
     /// Notes what was answered. What became of it is seen by the next look.
-    async fn answered(&mut self, what: &str, verdict: &Verdict) -> Result<(), WriteError> {
+    async fn answered(&mut self, what: RequestKind, verdict: &Verdict) -> Result<(), WriteError> {
         self.aggregator.metrics.request(&self.target.name, what, verdict);
         self.state = after_reply(&self.state, verdict);
         let detail = match verdict {
@@ -351,7 +374,7 @@ impl Executor {
         let event = Event {
             about: self.state.about,
             detail: Some(detail),
-            ..Event::now(&format!("{what}: answered"))
+            ..Event::now(&format!("{}: answered", what.as_str()))
         };
         let name = self.target.name.to_string();
         self.write(Write::Event { name, event }).await

@@ -1,11 +1,12 @@
 //! Which nodes a target is to get: those that Kubernetes has, that can run an agent, and that the
 //! target's policy offers it. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use rollcall_report::{NodeId, NodeName};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::cluster_file::{ControlPlanePolicy, Inclusion, NodePolicy};
 use crate::kubernetes::nodes::{ByName, Node, Stranger};
@@ -77,6 +78,13 @@ pub fn left_out(node: &Node, policy: &NodePolicy) -> Option<LeftOut> {
     (!node.ready && policy.not_ready == Inclusion::Exclude).then_some(LeftOut::NotReady)
 }
 
+/// Whether a policy offers a node. Where the Nodes are not known, it leaves none out.
+pub fn is_offered(name: &NodeName, nodes: Option<&ByName>, policy: &NodePolicy) -> bool {
+    // Of one without a Node nobody can say that it is within the policy. In an entry it stays until it is
+    // recorded as departed.
+    nodes.is_none_or(|nodes| nodes.get(name).is_some_and(|node| left_out(node, policy).is_none()))
+}
+
 /// What is known of a node by its reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reported {
@@ -89,7 +97,7 @@ pub enum Reported {
 }
 
 /// A Node that a target is to get, and that is not in the document.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Missing {
     /// Its name.
@@ -142,6 +150,20 @@ impl Census {
             let (name, why) = (node.name.clone(), why.map(str::to_owned));
             census.missing.push(Missing { name, why });
         }
+        census
+    }
+
+    /// The same by the nodes of the roll in their order, and whether each is whole; those that no Node is
+    /// are left out.
+    pub fn among(nodes: &ByName, policy: &NodePolicy, roll: &[(&NodeName, bool)]) -> Self {
+        let by_name: HashMap<&NodeName, bool> = roll.iter().copied().collect();
+        let mut census = Self::of(nodes, policy, |name| match by_name.get(name) {
+            Some(true) => Reported::Whole,
+            Some(false) => Reported::InPart,
+            None => Reported::No,
+        });
+        let without = roll.iter().filter(|(name, _)| !nodes.contains_key(*name));
+        census.left_out.extend(without.map(|(name, _)| ((*name).clone(), LeftOut::NoNode)));
         census
     }
 

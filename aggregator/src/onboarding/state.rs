@@ -7,13 +7,14 @@ use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::digest::Digest;
 use crate::targets::{Destination, Known, Rescue};
 use infrastructure::Infrastructure;
 
 /// Where a target stands, as it is stored and shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetState {
     /// The phase.
@@ -58,7 +59,7 @@ pub struct TargetState {
 }
 
 /// What a target remembers over its phases.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Past {
     /// Where an entry of ours is, or may be: set before a registration leaves, and taken back only
@@ -105,7 +106,7 @@ impl Past {
 }
 
 /// What a network said to a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reply {
     /// What was sent, what came back, what it means.
@@ -118,7 +119,7 @@ pub struct Reply {
 }
 
 /// A request that a person has to approve.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Proposal {
     /// What is approved: the kind of request, the document and the nodes that go.
@@ -128,7 +129,7 @@ pub struct Proposal {
 }
 
 /// An operator's yes to a proposal. It holds for one request, and until that has come about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Approval {
     /// The proposal's digest.
@@ -137,8 +138,18 @@ pub struct Approval {
     pub at: Timestamp,
 }
 
+/// How far requests have come that are sent one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Sending {
+    /// Which one is being sent, from 1.
+    pub piece: usize,
+    /// How many there are.
+    pub pieces: usize,
+}
+
 /// How far a cluster has come on its way out of a network.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum WayOut {
     /// The network is looked at first.
@@ -151,7 +162,7 @@ pub enum WayOut {
 }
 
 /// What the operator wants of a target. Commands change it; it is stored before they are answered.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Will {
     /// Whether the cluster is to be registered there.
@@ -175,7 +186,7 @@ pub struct Will {
 }
 
 /// Whether a cluster is to be in a network.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Presence {
     /// It is, and stays so.
@@ -286,7 +297,7 @@ impl TargetState {
 }
 
 /// The phases of onboarding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Phase {
     /// Nodes that are expected have not reported.

@@ -10,6 +10,7 @@ use rollcall_report::{
     Attachment, Gpus, Inventory, Memory, NicKind, NvidiaDriver, Reading, Subject,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::loss::LostGpu;
 
@@ -54,7 +55,7 @@ pub struct Shape {
 }
 
 /// Something that is not as it was before the machine was booted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
     /// What it is a part of.

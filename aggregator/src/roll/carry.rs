@@ -37,6 +37,20 @@ pub(super) fn forward(
     (inventory, lost)
 }
 
+/// Whether a driver of GPUs as a whole did not answer, or nobody knows whether there is one to ask.
+pub(super) fn is_without_answer(reported: &Reading<Gpus>) -> bool {
+    match reported {
+        Reading::Known(gpus) => {
+            let is_scanned = gpus.nvidia_pci_devices.failure().is_none();
+            gpus.nvidia_driver.failure().is_some()
+                || gpus.amd.failure().is_some()
+                || (gpus.nvidia_driver.is_absent() && !is_scanned)
+        }
+        Reading::Absent => false,
+        Reading::Failed { .. } => true,
+    }
+}
+
 /// A failed reading gives way to one that was known; nothing else does.
 fn keep<T: Clone>(previous: &Reading<T>, reported: Reading<T>) -> Reading<T> {
     match (previous, reported) {

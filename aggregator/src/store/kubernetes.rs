@@ -336,7 +336,7 @@ pub(super) async fn work(cluster: Arc<Cluster>, mut jobs: mpsc::Receiver<Job>) {
                     // Whoever would have led by it does no more.
                     Job::Write { write: Write::Target { .. }, done } if done.is_closed() => {}
                     Job::Write { write, done } => {
-                        let _gone = done.send(cluster.write(write).await);
+                        done.send(cluster.write(write).await);
                     }
                     Job::History { of, done } => {
                         let _gone = done.send(cluster.history(&of).await);

@@ -291,7 +291,7 @@ pub async fn hand_over(
     conflicts: Conflicts,
     limit: Duration,
 ) -> Vec<Applied> {
-    manifests::apply(access, &[secret(target, kubeconfig)], conflicts, limit).await
+    manifests::apply(access, &[secret(target, kubeconfig)], conflicts, limit, |_, _| {}).await
 }
 
 /// Where a kubeconfig is written for a person to hand on.

@@ -1,6 +1,7 @@
 //! The requests to AIOS's parser, gateway and tasks' database.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request};
@@ -18,9 +19,10 @@ use super::reply::{
 use super::secrets::{mask_fields, redact};
 use super::{Submission, envelop, first_piece};
 use crate::cluster_file::{AiosTarget, Envelope, Infrastructure};
+use crate::metrics::RequestDurations;
 use crate::targets::kubeconfig::Kubeconfig;
 use crate::targets::transport::{ExchangeError, Transport, TransportError};
-use crate::targets::{Held, Known, Outgoing, Scheduled, Task, Verdict};
+use crate::targets::{Held, Known, Outgoing, RequestKind, Scheduled, Task, Verdict};
 
 /// Talks to the services of one AIOS network.
 #[derive(Debug, Clone)]
@@ -33,6 +35,7 @@ pub struct Client {
     insecure_http: bool,
     /// What is in the kubeconfigs that were sent: a task may tell of one that was replaced since.
     kubeconfig_secrets: Arc<Mutex<Vec<Secret>>>,
+    durations: Option<RequestDurations>,
 }
 
 /// What the network was seen to hold, and what would have to be sent.
@@ -81,6 +84,7 @@ impl Client {
             envelope: target.envelope,
             insecure_http: target.transport.insecure_http,
             kubeconfig_secrets: Arc::default(),
+            durations: None,
         };
         // A task may go on that was asked for before a restart. One of no use is told when it is needed.
         if let Some(kubeconfig) = client.kubeconfig().and_then(Result::ok) {
@@ -90,6 +94,26 @@ impl Client {
         Ok(client)
     }
 
+    /// Notes from now on how long requests take.
+    #[must_use]
+    pub fn measured(self, durations: RequestDurations) -> Self {
+        Self { durations: Some(durations), ..self }
+    }
+
+    async fn exchange(
+        &self,
+        transport: &Transport,
+        what: RequestKind,
+        request: Request,
+    ) -> Result<(u16, Vec<u8>), ExchangeError> {
+        let begun = Instant::now();
+        let outcome = transport.exchange(request).await;
+        if let Some(durations) = &self.durations {
+            durations.took(what, begun.elapsed());
+        }
+        outcome
+    }
+
     /// Looks at what the network holds under the document's id. What is known from before
     /// says what changed here, and what a list lacks that is being written.
     pub async fn look(&self, submission: &Submission, known: Known<'_>) -> Look {
@@ -97,7 +121,9 @@ impl Client {
         let url = below(self.gateway.url(), &["clusters", "read", id]);
         let sent = format!("GET {url}");
         let unreadable = |words| Look { held: Held::Unreadable { words }, amendments: None };
-        let (status, reply) = match self.gateway.exchange(Request::new(Method::GET, url)).await {
+        let request = Request::new(Method::GET, url);
+        let exchange = self.exchange(&self.gateway, RequestKind::Read, request);
+        let (status, reply) = match exchange.await {
             Ok(answer) => answer,
             Err(error) => return unreadable(silence("the network's gateway", &sent, &error)),
         };
@@ -225,7 +251,7 @@ impl Client {
     /// Sends a registration.
     pub async fn register(&self, submission: &Submission, request: &Outgoing) -> Verdict {
         let sent = request.to_string();
-        match self.parser.exchange(encode(request)).await {
+        match self.exchange(&self.parser, RequestKind::Create, encode(request)).await {
             Ok((status, reply)) => {
                 let reply = self.redact(reply, submission);
                 judge_create(&sent, status, &reply, &submission.document.id)
@@ -234,14 +260,24 @@ impl Client {
         }
     }
 
-    /// Sends updates, or a removal, up to the first that fails.
-    pub async fn change(&self, submission: &Submission, requests: &[Outgoing]) -> Verdict {
+    /// Sends updates, or a removal, up to the first that fails. Before each it says which one it is, from 1.
+    pub async fn change(
+        &self,
+        submission: &Submission,
+        requests: &[Outgoing],
+        told: impl Fn(usize),
+    ) -> Verdict {
         for (index, request) in requests.iter().enumerate() {
+            told(index + 1);
             let sent = match requests.len() {
                 1 => request.to_string(),
                 all => format!("{request}, {} of {all} pieces", index + 1),
             };
-            let verdict = match self.gateway.exchange(encode(request)).await {
+            let what = match request.method {
+                Method::DELETE => RequestKind::Remove,
+                _ => RequestKind::Update,
+            };
+            let verdict = match self.exchange(&self.gateway, what, encode(request)).await {
                 Ok((status, reply)) => judge_change(&sent, status, &self.redact(reply, submission)),
                 Err(error) => {
                     let words = silence("the network's gateway", &sent, &error);
@@ -291,7 +327,12 @@ impl Client {
                 "kube_config_data": kubeconfig.content(),
             })),
         };
-        match self.gateway.exchange(encode(&request)).await {
+        let what = if removal {
+            RequestKind::RemoveInfrastructure
+        } else {
+            RequestKind::CreateInfrastructure
+        };
+        match self.exchange(&self.gateway, what, encode(&request)).await {
             Ok((status, reply)) => {
                 let reply = self.redact(reply, submission);
                 judge_infrastructure(&sent, status, &reply)
@@ -315,7 +356,8 @@ impl Client {
         };
         let url = below(tasks.url(), &["task", task]);
         let sent = format!("GET {url}");
-        match tasks.exchange(Request::new(Method::GET, url)).await {
+        let request = Request::new(Method::GET, url);
+        match self.exchange(tasks, RequestKind::ReadTask, request).await {
             Ok((status, reply)) => judge_task(&sent, status, &self.redact(reply, submission)),
             Err(error) => {
                 Task::Unreadable { words: silence("the network's tasks' database", &sent, &error) }

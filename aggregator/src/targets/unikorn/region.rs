@@ -3,6 +3,7 @@
 use rollcall_report::{NodeName, Reading};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use crate::class::{GpuGroup, NodeClass, Origin};
 use crate::cluster_file::UnikornTarget;
@@ -31,7 +32,7 @@ pub struct Member<'a> {
 }
 
 /// The Region, and what is to be known of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegionView {
     /// The object, as it is applied.
@@ -43,7 +44,7 @@ pub struct RegionView {
 }
 
 /// A class, and whether it is offered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClassOffer {
     /// Its id.
