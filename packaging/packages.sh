@@ -27,10 +27,15 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || 
 export SOURCE_DATE_EPOCH
 
 platform=${CARGO_BUILD_TARGET:-$("${RUSTC:-rustc}" -vV | sed -n 's/^host: //p')}
-programs=(-p rollcall-agent -p rollcall-aggregator -p rollcall-pages)
-# As the tests build, so that nothing is built twice.
-[ "$profile" != dev ] || programs=(--workspace --bins)
-"$cargo" build --locked --profile "$profile" "${programs[@]}"
+if [ "$profile" = dev ]; then
+    # As the tests build, so that nothing is built twice.
+    "$cargo" build --locked --workspace --bins
+else
+    # Each by itself: built together, the agent would carry what only the aggregator asks of their libraries.
+    for program in rollcall-agent rollcall-aggregator rollcall-pages; do
+        "$cargo" build --locked --profile "$profile" -p "$program"
+    done
+fi
 pages=$built/rollcall-pages
 if [ -n "${CARGO_BUILD_TARGET:-}" ]; then
     # The pages are made by a program of this machine's, whatever the packages are for.

@@ -18,6 +18,7 @@ import yaml
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 KUSTOMIZE = REPOSITORY / "packaging/kubernetes"
+DASHBOARD = REPOSITORY / "packaging/grafana"
 CHART = REPOSITORY / "packaging/helm/rollcall"
 EXAMPLES = REPOSITORY / "packaging/helm/examples"
 NAMESPACE = "rollcall-system"
@@ -34,6 +35,8 @@ def _copy():
     # What an operator may have made here is theirs.
     theirs = shutil.ignore_patterns("*.crt", "*.key")
     shutil.copytree(KUSTOMIZE, root, ignore=theirs)
+    # A component of its own, which one of ours names.
+    shutil.copytree(DASHBOARD, root.parent / DASHBOARD.name)
     run([str(root / "components/tls-generated/generate.sh")])
     (root / "components/operator-token/operator-token").write_text("0123456789abcdef" * 4)
     return folder, root
@@ -100,9 +103,9 @@ def values(example=None):
     return {**given, "clusterFile": cluster.read_text()}
 
 
-def chart(given, namespace=NAMESPACE):
-    """The objects of the chart with these values, without its CRDs."""
-    with helm_python.Chart.load(CHART) as loaded:
+def chart(given, namespace=NAMESPACE, path=CHART):
+    """The objects of the chart, a folder or a package, with these values, without its CRDs."""
+    with helm_python.Chart.load(path) as loaded:
         rendered = loaded.render(given, name="rollcall", namespace=namespace)
     text = "\n---\n".join(text for path, text in rendered.items() if not path.endswith(".txt"))
     return _objects(text, "the chart")

@@ -136,6 +136,8 @@ class Chart(unittest.TestCase):
             ({"images": {"pullPolicy": "Sometimes"}}, "/images/pullPolicy"),
             ({"clusterFile": {"cluster": {}}}, "/clusterFile"),
             ({"priorityClass": {"value": 2000000000}}, "/priorityClass/value"),
+            ({"prometheusRule": {"runbooks": "docs/runbooks.md"}}, "/prometheusRule/runbooks"),
+            ({"grafanaDashboard": {"labels": {"grafana_dashboard": 1}}}, "/grafanaDashboard/labels"),
             ({"store": {"type": "sqlite"}, "aggregator": {"replicas": 3}}, "one writer"),
             ({"priorityClass": {"name": ""}}, "priorityClass.name is empty"),
         ):
