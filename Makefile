@@ -37,6 +37,7 @@ test: prerequisites ## Passes all tests that need no cluster.
 	-@command -v ethtool >/dev/null && command -v ip >/dev/null || tests/install.sh ethtool iproute2
 	@# InterLink's way to the API, in tests.
 	@PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v nginx >/dev/null || tests/install.sh nginx-light
+	-@command -v prometheus >/dev/null && command -v promtool >/dev/null || tests/install.sh prometheus
 	@# Certificates, in tests.
 	@command -v openssl >/dev/null || tests/install.sh openssl
 	$(CARGO) build --locked --workspace --bins
@@ -44,6 +45,7 @@ test: prerequisites ## Passes all tests that need no cluster.
 	tests/demo.sh $(TARGET_DIR)/debug </dev/null
 	tests/units.sh
 	tests/packaging.sh $(TARGET_DIR)/debug
+	tests/api.sh $(TARGET_DIR)/debug
 
 .PHONY: test-cluster
 test-cluster: build ## Tests on a real Kubernetes of two nodes, set up here for as long as it takes.
@@ -54,6 +56,10 @@ test-host: prerequisites ## Tests the packages as files, and on machines with a 
 	$(MAKE) packages PACKAGE_PROFILE=dev PACKAGES_DIR=$(TARGET_DIR)/test-packages
 	tests/packages.sh $(TARGET_DIR)/test-packages
 	CARGO="$(CARGO)" tests/host/test.sh $(TARGET_DIR)/test-packages
+
+.PHONY: test-page
+test-page: build ## Tests the aggregator's page in a real browser; UPDATE_README=1 writes README's picture anew.
+	tests/page.sh $(TARGET_DIR)/debug
 
 .PHONY: soak
 soak: prerequisites ## Tests that take long: a network that fails and kill -9 a thousand times, a driver that hangs, a real Kubernetes for long, a node without a network for ten minutes, each property over many cases.
@@ -69,9 +75,11 @@ soak: prerequisites ## Tests that take long: a network that fails and kill -9 a 
 	PROPTEST_CASES=$$(($(SOAK_CASES) / 10)) $(CARGO) test --locked -p rollcall-tests --test saved_machines
 
 .PHONY: bench
-bench: prerequisites ## How long a probe takes, here and on every saved machine, and a look at the entry of a large cluster.
+bench: prerequisites ## How long a probe takes, here and on every saved machine, and for a large cluster a look at its entry and the operator's commands.
+	@# Each by itself: built together, the agent would carry what only the aggregator asks of their libraries.
 	$(CARGO) build --locked --release -p rollcall-agent
-	$(CARGO) bench --locked -p rollcall-tests --bench probe --bench entry
+	$(CARGO) build --locked --release -p rollcall-aggregator
+	$(CARGO) bench --locked -p rollcall-tests --bench probe --bench entry --bench nodes
 
 .PHONY: lint
 lint: prerequisites $(CARGO_DENY) ## Formatting, clippy, documentation, licences and sources of dependencies.
@@ -84,6 +92,7 @@ lint: prerequisites $(CARGO_DENY) ## Formatting, clippy, documentation, licences
 golden: ## Writes the golden files anew; look at the difference before you commit it.
 	EXPECTORATE=overwrite $(CARGO) test --locked -p rollcall-agent --test hosts
 	EXPECTORATE=overwrite $(CARGO) test --locked -p rollcall-tests --test assemble
+	EXPECTORATE=overwrite $(CARGO) test --locked -p rollcall-aggregator --test openapi
 
 .PHONY: release
 release: prerequisites ## Builds the two programs as they are shipped.
