@@ -51,7 +51,11 @@ impl OnTerminal {
         let open = || {
             Stdio::from(fs::OpenOptions::new().read(true).write(true).open(path).expect("opens"))
         };
-        command.env("TERM", "xterm-256color").env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE");
+        command.env("TERM", "xterm-256color");
+        // Of what runs the tests it is to know nothing; CI counts as a terminal with colours.
+        for variable in ["NO_COLOR", "CLICOLOR_FORCE", "CI"] {
+            command.env_remove(variable);
+        }
         command.stdin(open()).stderr(open());
         match streams {
             Streams::All => command.stdout(open()),
