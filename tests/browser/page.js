@@ -72,6 +72,9 @@ export async function visit(browser, test, { expected = [], ...options }, drive)
     if (faults.length > 0) error.message += `\nand before that: ${faults.join('\n')}`;
     throw error;
   } finally {
+    // What a test answers itself may be asked for at this moment, since the page keeps itself fresh: to fail at
+    // a window that is gone is no fault of the page.
+    await page.unrouteAll({ behavior: 'ignoreErrors' });
     await context.close();
   }
 }
