@@ -255,17 +255,19 @@ async fn run(
     let unopened = readiness.latch("the store to open");
     let shown = metrics.clone();
     let probes = observe::router(move || shown.text(), readiness.clone());
+    // Also connections that are kept open: what they ask later is not for the probes to answer.
+    let (open, until_open) = until_dropped();
     notifier.status("opening the store");
     let opened = tokio::select! {
         opened = open_store(&config.store, kubernetes.as_ref(), &file, &leadership, notifier) => opened?,
         never = notifier.ask_for_time(), if config.store == StorePlace::Kubernetes => match never {},
         // Whoever probes is answered meanwhile.
-        served = observe::serve(waiting, probes, std::future::pending()) => {
+        served = observe::serve(waiting, probes, until_open) => {
             return served.map_err(|source| ServeError::Listener { listener: "admin", source });
         }
         () = &mut shutdown => return Ok(()),
     };
-    drop(unopened);
+    drop((unopened, open));
     let (store, contents, feed) = opened;
     log::info!(nodes = contents.entries.len(); "the store is open");
 
@@ -297,13 +299,8 @@ async fn run(
     background.spawn(keep_house(Arc::clone(&aggregator)));
     background.spawn(never(config.tokens.follow(tokens)));
     let tls = tls.map(|tls| tls.follow(&aggregator.metrics, &mut background));
-    let (resign, resigned) = oneshot::channel::<()>();
-    let candidacy = candidate.map(|candidate| {
-        tokio::spawn(candidate.run(async move {
-            // It is sent, or dropped with all the rest.
-            let _told = resigned.await;
-        }))
-    });
+    let (resign, resigned) = until_dropped();
+    let candidacy = candidate.map(|candidate| tokio::spawn(candidate.run(resigned)));
 
     let stop = axum_server::Handle::new();
     background.spawn(never(inform(Arc::clone(&aggregator), notifier.clone(), stop.clone())));
@@ -370,6 +367,16 @@ fn without_nodes(file: &ClusterFile) -> Option<Kubernetes> {
             "no node is given a class: node classes are labels of Nodes, which only --kubernetes tells");
     }
     None
+}
+
+/// What is held, and a future that ends when it is dropped.
+fn until_dropped() -> (oneshot::Sender<()>, impl Future<Output = ()> + Send + 'static) {
+    let (held, dropped) = oneshot::channel();
+    let until = async move {
+        // Nothing is ever sent.
+        let _dropped = dropped.await;
+    };
+    (held, until)
 }
 
 /// One listener as two that take turns.

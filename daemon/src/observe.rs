@@ -34,7 +34,8 @@ pub fn text(registry: &Registry) -> prometheus::Result<String> {
     TextEncoder::new().encode_to_string(&registry.gather())
 }
 
-/// Serves until `shutdown` resolves, then finishes what is under way.
+/// Serves until `shutdown` resolves, then finishes what is under way: connections that are kept open end
+/// then, too, also where this was dropped before.
 ///
 /// # Errors
 ///
@@ -64,5 +65,39 @@ fn shown(metrics: prometheus::Result<String>) -> Response {
             log::error!(error:% = error; "metrics could not be encoded");
             (StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be encoded\n").into_response()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Else another server of the same address could not be reached through it.
+    #[tokio::test]
+    async fn who_keeps_a_connection_is_let_go() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut client =
+            TcpStream::connect(listener.local_addr().expect("its address")).await.expect("open");
+        let (held, dropped) = oneshot::channel::<()>();
+        let router = router(|| Ok(String::new()), Readiness::new());
+        let server = serve(listener, router, async move { drop(dropped.await) });
+        let mut answer = vec![0; 4096];
+        client.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("asked");
+        tokio::select! {
+            ended = server => panic!("it serves no more: {ended:?}"),
+            read = client.read(&mut answer) => answer.truncate(read.expect("an answer")),
+        }
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains("close"), "{answer}");
+        drop(held);
+        let rest = timeout(Duration::from_secs(30), client.read(&mut [0; 1])).await;
+        assert_eq!(rest.expect("in time").expect("an end"), 0, "the connection ends");
     }
 }
