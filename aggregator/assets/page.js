@@ -142,8 +142,12 @@ function refresh() {
 
 // ---- Sorting, filtering, paging: the page's own links and form, without a reload ----
 
+/** The timer by which typing filters after a pause. What is chosen meanwhile goes before it. */
+let typing = 0;
+
 /** Goes to another view of the same page, and tells those who do not see it. */
 async function go(address, { replace = false } = {}) {
+  clearTimeout(typing);
   if (replace) history.replaceState(null, "", address);
   else if (address !== location.href) history.pushState(null, "", address);
   if (await show(address)) tell();
@@ -184,7 +188,6 @@ if (page === "overview") {
     go(addressOf(event.target));
   });
 
-  let typing = 0;
   document.addEventListener("input", (event) => {
     const form = event.target.closest("form[role=search]");
     if (!form) return;
@@ -194,6 +197,7 @@ if (page === "overview") {
   });
 
   addEventListener("popstate", () => {
+    clearTimeout(typing);
     // What the form says goes with the address, also where it has the focus.
     document.activeElement?.closest?.("form[role=search]") && document.activeElement.blur();
     show(location.href);

@@ -346,6 +346,23 @@ test('typing filters, and history holds what was looked at', async (t) => {
   });
 });
 
+test('what is chosen before typing filters is not undone by it', async (t) => {
+  await visit(browser, t, {}, async (page) => {
+    await page.goto(aggregator.url);
+    // In one step of the page's, so that the pause after typing is not over before.
+    await page.evaluate(() => {
+      const field = document.querySelector('[name=q]');
+      field.value = 'render-00';
+      field.dispatchEvent(new Event('input', { bubbles: true }));
+      document.querySelector('#nodes th a[href*="sort=cpus"]').click();
+    });
+    const sorted = page.locator('#nodes th[aria-sort]');
+    await until('the order', async () => /cpus/i.test(await sorted.innerText()));
+    await page.waitForTimeout(1000);
+    assert.match(page.url(), /[?]sort=cpus$/);
+  });
+});
+
 test('a keyboard is enough', async (t) => {
   await visit(browser, t, {}, async (page) => {
     await page.goto(aggregator.url);
