@@ -38,5 +38,5 @@ mkdir -p "$output"
 # One file after the other: each has an aggregator and a browser, and what is timed is not to be disturbed. All
 # that they start ends with them; if they hang, they are ended.
 ROLLCALL_PROGRAMS=$programs ROLLCALL_PAGE_OUTPUT=$output \
-    timeout --kill-after=10 600 node --test --test-concurrency=1 --test-reporter=spec "$@" \
+    timeout --kill-after=10 1800 node --test --test-concurrency=1 --test-reporter=spec "$@" \
     tests/browser/reading.test.js tests/browser/live.test.js tests/browser/large.test.js

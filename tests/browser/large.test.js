@@ -31,7 +31,7 @@ before(async () => {
 });
 
 after(async () => {
-  await browser?.close();
+  await browser?.close().catch(() => {});
   await bed?.remove();
 });
 

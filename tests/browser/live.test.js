@@ -11,8 +11,8 @@ import { LOOKS, capture, launch, overflow, rows, totals, visit } from './page.js
 const NODES = 12;
 /** What the network says that refuses the cluster; its operators are not to be trusted with a browser. */
 const REFUSAL = '<b>no</b> <script>alert(1)</script><img src=x onerror="alert(2)"> ask the operator';
-/** What a browser says of a server that is away; of its own connections, nobody can keep it. */
-const AWAY = [/ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_CONNECTION_RESET/];
+/** What a browser says of a server that is away, or has nothing but probes yet; of its own connections, nobody can keep it. */
+const AWAY = [/net::ERR_|status of 404/];
 
 let bed;
 let aggregator;
@@ -29,13 +29,13 @@ before(async () => {
     'cluster.yaml',
     `cluster:\n  id: ${CLUSTER_ID}\n  regionId: lab\nexpect:\n  nodes: ${NODES}\ngpuLossHoldDown: 0s\ntargets:\n${target}`,
   );
-  aggregator = await bed.aggregator(['--interval', '1s']);
+  aggregator = await bed.aggregator(['--interval', '3s']);
   first = await reportFirst();
   browser = await launch();
 });
 
 after(async () => {
-  await browser?.close();
+  await browser?.close().catch(() => {});
   await bed?.remove();
 });
 
@@ -154,11 +154,11 @@ test('a node falls silent and shows first', async (t) => {
   const silent = machines[NODES - 1].name;
   await visit(browser, t, {}, async (page) => {
     await page.goto(aggregator.url);
-    await until('the stale node', async () => (await row(page, silent).getAttribute('data-stale')) !== null);
-    assert.equal((await rows(page))[0], silent);
+    await until('the stale node, first', async () =>
+      (await row(page, silent).getAttribute('data-stale')) !== null && (await rows(page))[0] === silent);
     assert.match(await row(page, silent).innerText(), /stale|silent/i);
     await page.goto(`${aggregator.url}/?show=stale`);
-    assert.deepEqual(await rows(page), [silent]);
+    await until('it alone', async () => (await rows(page)).join() === silent);
     const isHeld = await hold(page);
     await bed.keepReporting(aggregator, ['--nodes', `${NODES}`, '--only', silent, '--every', '1s']);
     await until('no stale node', async () => (await rows(page)).length === 0);
@@ -180,7 +180,7 @@ test('the aggregator is away, and the page says so until it is back', async (t) 
     assert.equal((await rows(page)).length, NODES, 'what was known stands');
     await capture(page, 'overview-connection-lost');
     const { intake, admin } = aggregator;
-    aggregator = await bed.aggregator(['--interval', '1s'], { intake, admin });
+    aggregator = await bed.aggregator(['--interval', '3s'], { intake, admin });
     await until('it to be back', async () => /^Live/.test(await live.innerText()));
     // What happens from now on shows again.
     const { gpus } = await totals(page);
@@ -203,10 +203,11 @@ test('a connection that dies without a word is told of', async (t) => {
     // Its connections stay open, and nothing comes through them.
     aggregator.daemon.child.kill('SIGSTOP');
     try {
-      await page.clock.fastForward(20_000);
+      // For less time than an answer may take: one may be under way.
+      await page.clock.fastForward(16_000);
       await page.waitForTimeout(500);
-      assert.match(await said(), /^Live/, 'it ticks every 15 s: 20 s without a word are nothing yet');
-      await page.clock.fastForward(25_000);
+      assert.match(await said(), /^Live/, 'it ticks every 15 s: 16 s without a word are nothing yet');
+      await page.clock.fastForward(30_000);
       await until('no news to be told', async () => /^No live news/.test(await said()));
       await page.unroute(`${aggregator.url}/`);
       await page.clock.fastForward(16_000);
@@ -242,7 +243,7 @@ test('answers that take longer than from one change to the next still show', asy
     const seen = () => page.locator('#as-of time').getAttribute('datetime');
     for (const time of ['one', 'another']) {
       const before_ = await seen();
-      await until(`${time} update`, async () => (await seen()) !== before_, 12_000);
+      await until(`${time} update`, async () => (await seen()) !== before_);
     }
   });
 });

@@ -54,7 +54,7 @@ export async function visit(browser, test, { expected = [], ...options }, drive)
   page.on('pageerror', (error) => faults.push(`page error: ${error.stack ?? error}`));
   page.on('dialog', (dialog) => {
     faults.push(`dialog: ${dialog.message()}`);
-    dialog.dismiss();
+    dialog.dismiss().catch(() => {});
   });
   const origins = new Set();
   context.on('request', (request) => origins.add(new URL(request.url()).origin));
@@ -74,7 +74,7 @@ export async function visit(browser, test, { expected = [], ...options }, drive)
   } finally {
     // What a test answers itself may be asked for at this moment, since the page keeps itself fresh: to fail at
     // a window that is gone is no fault of the page.
-    await page.unrouteAll({ behavior: 'ignoreErrors' });
+    await page.unrouteAll({ behavior: 'ignoreErrors' }).catch(() => {});
     await context.close();
   }
 }

@@ -60,7 +60,7 @@ before(async () => {
 });
 
 after(async () => {
-  await browser?.close();
+  await browser?.close().catch(() => {});
   await bed?.remove();
   await kubernetes?.close();
 });
@@ -233,10 +233,13 @@ for (const javaScriptEnabled of [true, false]) {
 /** The names on this page and all that follow it. */
 async function allPages(page) {
   const names = await rows(page);
+  const range = page.locator('[data-pages]');
   for (let further = page.locator('a[rel=next]'); (await further.count()) > 0; ) {
-    const [first] = await rows(page);
+    const said = await range.innerText();
     await further.first().click();
-    await until('the next page', async () => (await rows(page))[0] !== first);
+    await until('the next page', async () => (await range.innerText()) !== said);
+    // Without a script it is another document, which may not be whole yet.
+    await page.waitForLoadState();
     names.push(...(await rows(page)));
   }
   return names;
@@ -499,8 +502,8 @@ test('a name that is not of this machine asks for the token', async (t) => {
   // The browser tells of the 401 that it answered with the password.
   await visit(browser, t, { httpCredentials, expected: [/status of 401/] }, async (page) => {
     const events = page.waitForResponse((it) => new URL(it.url()).pathname === '/events' && it.status() === 200);
-    assert.equal((await page.goto(url)).status(), 200);
-    await events;
+    const [answer] = await Promise.all([page.goto(url), events]);
+    assert.equal(answer.status(), 200);
     assert.equal((await rows(page)).length, PAGE);
     const name = machines.find((it) => it.kind === 'small-vm' && !it.trouble).name;
     await page.goto(`${url}/?q=${name}`);

@@ -267,7 +267,8 @@ fn a_node_that_is_renamed_is_replaced_at_once() {
 #[test]
 fn a_node_that_is_forgotten_and_comes_back_in_time_was_never_away() {
     let aios = AiosStandin::start();
-    let bed = bed_for(&aios, "    lookEvery: 1s\nexpect: {nodes: 5}\ndepartures: {holdDown: 6s}\n");
+    let bed =
+        bed_for(&aios, "    lookEvery: 1s\nexpect: {nodes: 5}\ndepartures: {holdDown: 15s}\n");
     let aggregator = bed.aggregator(&[]);
     for node in 1..=5 {
         aggregator.accept(&report(&format!("node-{node}"), node));
@@ -282,7 +283,7 @@ fn a_node_that_is_forgotten_and_comes_back_in_time_was_never_away() {
     });
     aggregator.accept(&report("node-3", 3));
     // Longer than the hold-down of both: one of them is gone for good.
-    aios.wait_for("the departure", PATIENCE, |aios| !updates(aios).is_empty());
+    aios.wait_for("the departure", PATIENCE * 2, |aios| !updates(aios).is_empty());
     aggregator.wait_for_phase("registered");
     wait_for_looks(&aios, 2);
     let nodes = |entry: &Value| entry["nodes"]["nodeData"].as_array().expect("nodes").clone();

@@ -63,7 +63,7 @@ fn a_thousand_nodes_go_in_pieces_survive_a_crash_and_leave_by_the_hundred() {
         &aios.parser_url(),
         &aios.gateway_url(),
         // Long enough to forget 300 nodes before the first of them is taken away.
-        "    lookEvery: 12s\nexpect: {nodes: 1000}\ndepartures: {holdDown: 10s}\n",
+        "    lookEvery: 12s\nexpect: {nodes: 1000}\ndepartures: {holdDown: 20s}\n",
     );
     let bed = Bed::new(&rest);
     let mut aggregator = bed.aggregator(&[]);
@@ -74,7 +74,7 @@ fn a_thousand_nodes_go_in_pieces_survive_a_crash_and_leave_by_the_hundred() {
     assert_eq!(document.pointer("/gpus/count"), Some(&json!(8 * NODES)));
 
     // A crash between two pieces.
-    aios.wait_for("the third update", PATIENCE, |aios| {
+    aios.wait_for("the third update", PATIENCE * 3, |aios| {
         aios.requests().iter().filter(|request| request.method == "PUT").count() == 3
     });
     aggregator.daemon.kill_9();
@@ -123,7 +123,7 @@ fn a_thousand_nodes_go_in_pieces_survive_a_crash_and_leave_by_the_hundred() {
     command.extend(leaving.iter().map(String::as_str));
     aggregator.do_act(&command);
     let waits =
-        aggregator.wait_for_target("a proposal", PATIENCE, |it| it.get("proposal").is_some());
+        aggregator.wait_for_target("a proposal", PATIENCE * 3, |it| it.get("proposal").is_some());
     assert_eq!(waits["phase"], "drifted");
     let detail = waits["detail"].as_str().expect("why");
     assert!(detail.contains("300 of 1000 nodes would be taken away"), "{detail}");
@@ -146,5 +146,5 @@ fn a_thousand_nodes_go_in_pieces_survive_a_crash_and_leave_by_the_hundred() {
     assert_eq!(stored.pointer("/gpus/count"), Some(&json!(8 * (NODES - 300))));
     assert_eq!(aios.creates().len(), 1);
     let all_in = started.elapsed();
-    assert!(all_in < Duration::from_mins(2), "registered {registered_after:?}, all {all_in:?}");
+    assert!(all_in < Duration::from_mins(5), "registered {registered_after:?}, all {all_in:?}");
 }

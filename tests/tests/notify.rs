@@ -110,10 +110,10 @@ fn an_agent_tells_how_its_reports_fare() {
 }
 
 /// How long the manager waits for a sign of life in these tests.
-const PERIOD: Duration = Duration::from_millis(1500);
+const PERIOD: Duration = Duration::from_secs(3);
 
 /// As long as it is listened for signs of life.
-const WHILE: Duration = Duration::from_secs(6);
+const WHILE: Duration = Duration::from_secs(12);
 
 /// Signs of life come in time for `WHILE`, and not much more often than they must.
 fn stays_alive(manager: &mut Manager, what: &str) {
@@ -127,7 +127,7 @@ fn stays_alive(manager: &mut Manager, what: &str) {
     let longest = beats.windows(2).map(|pair| pair[1] - pair[0]).max().expect("two at least");
     assert!(longest < PERIOD, "{what}: silent for {longest:?}");
     // Three in a period, so twelve; a busy machine may be late, never early.
-    assert!((8..=13).contains(&count), "{what}: {count} signs of life");
+    assert!((8..=14).contains(&count), "{what}: {count} signs of life");
 }
 
 #[test]
@@ -286,7 +286,7 @@ fn an_aggregator_tells_of_its_nodes_and_targets() {
     let (aios, mut manager) = (AiosStandin::start(), Manager::start());
     let targets = Bed::aios_target(&aios.parser_url(), &aios.gateway_url(), "expect: {nodes: 1}\n");
     let bed = Bed::new(&targets);
-    let mut aggregator = bed.aggregator_with(&["--interval=1s"], |command| {
+    let mut aggregator = bed.aggregator_with(&["--interval=3s"], |command| {
         manager.manage(command, Some(PERIOD));
     });
     assert_eq!(manager.next_message(), "STATUS=opening the store\n");

@@ -380,7 +380,13 @@ pub(super) fn every_replica_knows_who_has_reported(cluster: &Cluster) {
         let nodes = wait_until(&format!("{name} to know the nodes"), SOON, || {
             let nodes = nodes(replicas.at(replica));
             let count = nodes["nodes"].as_array().map(Vec::len);
-            if count == Some(SETTINGS.nodes - 1) { Ok(nodes) } else { Err(nodes) }
+            // The Nodes are watched by themselves.
+            let missing = nodes["missing"].as_array().map(Vec::len);
+            if (count, missing) == (Some(SETTINGS.nodes - 1), Some(1)) {
+                Ok(nodes)
+            } else {
+                Err(nodes)
+            }
         });
         for node in nodes["nodes"].as_array().expect("a list") {
             let seen: jiff::Timestamp = text(node, "/lastSeen").parse().expect("a time");
