@@ -2,23 +2,31 @@
 //! a saved machine's folder. Nothing in this crate opens `/proc`, `/sys` or `/etc` otherwise.
 
 mod recording;
+mod way;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File, FileType};
 use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
 use thiserror::Error;
 
+use self::way::{Step, Steps};
 use crate::capture::Manifest;
 
 pub use recording::{Recorded, Recorder};
 
 /// The largest file that is read: `/proc/cpuinfo` of a machine with two thousand CPUs fits.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What is asked of a file at first: more than an attribute of sysfs holds, a page.
+const FIRST_BYTES: usize = 8 * 1024;
 
 // What stands in a capture for a file that was refused here, as the system would have said it.
 const EFBIG: i32 = 27;
@@ -27,6 +35,16 @@ const ESPIPE: i32 = 29;
 /// How many symbolic links one path may lead through, as `path_resolution(7)` has it.
 const MAX_LINKS: usize = 40;
 
+/// How a file is opened that was not looked at: a link is not followed, and a pipe holds nobody up.
+const UNSEEN: OFlags =
+    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+/// Whether a path is in the kernel's own file systems: what the probes read there are files, and no
+/// devices, which a look must come before.
+fn may_be_opened_unseen(path: &Path) -> bool {
+    path.starts_with("/sys") || path.starts_with("/proc")
+}
+
 /// The root of a host's file system, as this process sees it.
 #[derive(Debug, Clone)]
 pub struct HostRoot {
@@ -34,12 +52,14 @@ pub struct HostRoot {
     /// What a saved machine says of itself; `None` for one that runs.
     manifest: Option<Arc<Manifest>>,
     recorder: Option<Recorder>,
+    /// What was found on the way, where it is kept.
+    steps: Option<Arc<Steps>>,
 }
 
 impl HostRoot {
     /// Takes a folder as the root of a host that runs.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), manifest: None, recorder: None }
+        Self { root: root.into(), manifest: None, recorder: None, steps: None }
     }
 
     /// Takes a folder as a host's root. A machine that was saved there answers as it did then, also
@@ -75,6 +95,12 @@ impl HostRoot {
         Self { recorder: Some(recorder), ..self }
     }
 
+    /// The same root for the time of one probe: each folder and link on the way is looked at once.
+    #[must_use]
+    pub fn for_one_probe(&self) -> Self {
+        Self { steps: Some(Arc::default()), ..self.clone() }
+    }
+
     /// What a saved machine says of itself; `None` for one that runs.
     pub fn manifest(&self) -> Option<&Manifest> {
         self.manifest.as_deref()
@@ -87,7 +113,76 @@ impl HostRoot {
     ///
     /// [`ReadError::Missing`] where there is no such file, another where it could not be read.
     pub fn read(&self, path: impl AsRef<Path>) -> Result<String, ReadError> {
-        self.read_at(&self.follow(path.as_ref())?)
+        let path = path.as_ref();
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return self.read_at(&self.follow(path)?);
+        };
+        let folder = self.walk(&Found::root(), folder, false)?;
+        self.read_in(&folder, Path::new(name)).map(|(text, _)| text)
+    }
+
+    /// The text of a file of that name in a folder that was found, and where it is.
+    fn read_in(&self, folder: &Found, name: &Path) -> Result<(String, PathBuf), ReadError> {
+        let path = folder.path.join(name);
+        let open = || openat(CWD, self.below(&path), UNSEEN, Mode::empty());
+        if may_be_opened_unseen(&path)
+            && let Some(text) = self.read_unseen(&path, open)?
+        {
+            return Ok((text, path));
+        }
+        let found = self.follow_from(folder, name)?;
+        Ok((self.read_at(&found)?, found.path))
+    }
+
+    /// The text of a file below a folder that is held; `None` where a link leads there, or may.
+    fn read_below(&self, held: &Held, name: &Path) -> Result<Option<String>, ReadError> {
+        let way = name.parent().filter(|way| !way.as_os_str().is_empty());
+        let is_known = |way| {
+            let steps = self.steps.as_ref();
+            steps.is_some_and(|steps| steps.known(&held.path.join(way)).is_some())
+        };
+        let path = held.path.join(name);
+        // A saved machine may have failed to look at what lies on the way.
+        let needs_look = way.is_some_and(|way| self.manifest.is_some() || is_known(way));
+        if needs_look || !may_be_opened_unseen(&path) {
+            return Ok(None);
+        }
+        let open = || match way {
+            // Where the kernel is too old, or a sandbox forbids the call, the way is looked at.
+            Some(_) => {
+                openat2(&held.folder, name, UNSEEN, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+            }
+            None => openat(&held.folder, name, UNSEEN, Mode::empty()),
+        };
+        self.read_unseen(&path, open)
+    }
+
+    /// The text of what is a file, most likely; `None` where a closer look must tell what it is.
+    fn read_unseen(
+        &self,
+        path: &Path,
+        open: impl FnOnce() -> rustix::io::Result<OwnedFd>,
+    ) -> Result<Option<String>, ReadError> {
+        self.replay_unreachable(path)?;
+        self.replay_error(path)?;
+        let mut file = match open() {
+            Ok(file) => File::from(file),
+            Err(error @ (Errno::NOENT | Errno::NOTDIR)) => {
+                return Err(self.unreachable(path, error.into()));
+            }
+            Err(_) => return Ok(None),
+        };
+        match text(&mut file, path.starts_with("/sys")) {
+            Ok(bytes) if !bytes.is_empty() => self.taken(path, &bytes).map(Some),
+            unsure => {
+                let kind = file.metadata().map_err(|source| self.failed(path, source))?.file_type();
+                match unsure {
+                    _ if !kind.is_file() && !kind.is_dir() => Ok(None),
+                    Ok(bytes) => self.taken(path, &bytes).map(Some),
+                    Err(source) => Err(self.failed(path, source)),
+                }
+            }
+        }
     }
 
     /// Opens a file. What is none, and might wait for ever when it is opened, is refused.
@@ -112,17 +207,19 @@ impl HostRoot {
     }
 
     fn read_at(&self, found: &Found) -> Result<String, ReadError> {
-        let file = self.open_at(found)?;
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|source| self.failed(&found.path, source))?;
+        let mut file = self.open_at(found)?;
+        let bytes = text(&mut file, false).map_err(|source| self.failed(&found.path, source))?;
+        self.taken(&found.path, &bytes)
+    }
+
+    /// What was read of a file, as text.
+    fn taken(&self, path: &Path, bytes: &[u8]) -> Result<String, ReadError> {
         if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_FILE_BYTES) {
-            self.record(&found.path, || Recorded::Error(EFBIG));
-            return Err(ReadError::TooLarge { path: self.below(&found.path) });
+            self.record(path, || Recorded::Error(EFBIG));
+            return Err(ReadError::TooLarge { path: self.below(path) });
         }
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        self.record(&found.path, || Recorded::File(text.clone()));
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        self.record(path, || Recorded::File(text.clone()));
         Ok(text)
     }
 
@@ -195,16 +292,22 @@ impl HostRoot {
     }
 
     fn follow(&self, path: &Path) -> Result<Found, ReadError> {
-        self.follow_from(Found { path: PathBuf::from("/"), kind: None }, path)
+        self.follow_from(&Found::root(), path)
     }
 
     /// Follows a path from a folder that has been found already.
-    fn follow_from(&self, folder: Found, asked: &Path) -> Result<Found, ReadError> {
-        let mut found = if asked.is_absolute() {
-            Found { path: PathBuf::from("/"), kind: None }
-        } else {
-            folder
-        };
+    fn follow_from(&self, folder: &Found, asked: &Path) -> Result<Found, ReadError> {
+        let found = self.walk(folder, asked, false)?;
+        self.record(&found.path, || Recorded::Seen {
+            folder: found.kind.is_none_or(|kind| kind.is_dir()),
+        });
+        Ok(found)
+    }
+
+    /// The same without a note of where it ends. What it ends at, and a link that it ends by, is looked
+    /// at again if `anew`.
+    fn walk(&self, folder: &Found, asked: &Path, anew: bool) -> Result<Found, ReadError> {
+        let mut found = if asked.is_absolute() { Found::root() } else { folder.clone() };
         let mut ahead = names(asked);
         let mut links = 0;
         while let Some(name) = ahead.pop() {
@@ -214,20 +317,20 @@ impl HostRoot {
                 continue;
             }
             found.path.push(&name);
-            let here = self.below(&found.path);
-            self.replay_unreachable(&found.path)?;
-            let failed = |source| self.unreachable(&found.path, source);
-            let kind = fs::symlink_metadata(&here).map_err(failed)?.file_type();
-            if !kind.is_symlink() {
-                found.kind = Some(kind);
-                continue;
-            }
+            let target = match self.step(&found.path, anew && ahead.is_empty())? {
+                Step::There(kind) => {
+                    found.kind = Some(kind);
+                    continue;
+                }
+                Step::Missing => {
+                    return Err(ReadError::Missing { path: self.below(&found.path) });
+                }
+                Step::Link(target) => target,
+            };
             links += 1;
             if links > MAX_LINKS {
-                return Err(ReadError::LinkLoop { path: self.below(asked) });
+                return Err(ReadError::LinkLoop { path: self.below(&folder.path.join(asked)) });
             }
-            let target = fs::read_link(&here).map_err(failed)?;
-            self.record(&found.path, || Recorded::Link(target.clone()));
             if target.is_absolute() {
                 found.path = PathBuf::from("/");
             } else {
@@ -235,16 +338,58 @@ impl HostRoot {
             }
             ahead.extend(names(&target));
         }
-        self.record(&found.path, || Recorded::Seen {
-            folder: found.kind.is_none_or(|kind| kind.is_dir()),
-        });
         Ok(found)
+    }
+
+    /// What is at a path of which all but the last name has been followed.
+    fn step(&self, path: &Path, anew: bool) -> Result<Step, ReadError> {
+        let known = self.steps.as_ref().filter(|_| !anew).and_then(|steps| steps.known(path));
+        if let Some(step) = known {
+            return Ok(step);
+        }
+        let step = self.look(path)?;
+        if let Some(steps) = &self.steps {
+            steps.note(path, step.clone());
+        }
+        Ok(step)
+    }
+
+    fn look(&self, path: &Path) -> Result<Step, ReadError> {
+        let or_missing = |error| match error {
+            ReadError::Missing { .. } => Ok(Step::Missing),
+            error => Err(error),
+        };
+        if let Err(error) = self.replay_unreachable(path) {
+            return or_missing(error);
+        }
+        let here = self.below(path);
+        let looked = fs::symlink_metadata(&here).and_then(|metadata| {
+            let kind = metadata.file_type();
+            Ok(if kind.is_symlink() {
+                Step::Link(fs::read_link(&here)?)
+            } else {
+                Step::There(kind)
+            })
+        });
+        if let Ok(Step::Link(target)) = &looked {
+            self.record(path, || Recorded::Link(target.clone()));
+        }
+        looked.or_else(|source| or_missing(self.unreachable(path, source)))
     }
 
     /// A folder of attributes below this root.
     pub fn attributes(&self, folder: impl Into<PathBuf>) -> Attributes<'_> {
         let folder = folder.into();
-        Attributes { root: self, found: self.follow(&folder).ok(), folder }
+        let found = self.follow(&folder).ok();
+        let held = found.as_ref().and_then(|found| self.hold(&found.path));
+        Attributes { root: self, found, held, folder }
+    }
+
+    /// Holds a folder open.
+    fn hold(&self, path: &Path) -> Option<Held> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = openat(CWD, self.below(path), flags, Mode::empty()).ok()?;
+        Some(Held { folder, path: path.to_owned() })
     }
 
     fn below(&self, path: &Path) -> PathBuf {
@@ -303,6 +448,37 @@ struct Found {
     kind: Option<FileType>,
 }
 
+impl Found {
+    fn root() -> Self {
+        Self { path: PathBuf::from("/"), kind: None }
+    }
+}
+
+/// A folder that is held open, so that the way from the root is gone once and not for each attribute.
+#[derive(Debug)]
+struct Held {
+    folder: OwnedFd,
+    /// As the host has it.
+    path: PathBuf,
+}
+
+/// All that a file holds; of one that is too large, more than it may hold. An attribute of sysfs comes
+/// whole, so that less than was asked for is its end.
+fn text(file: &mut File, is_attribute: bool) -> io::Result<Vec<u8>> {
+    let mut first = [0; FIRST_BYTES];
+    let length = loop {
+        match file.read(&mut first) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => break read?,
+        }
+    };
+    let mut bytes = first.get(..length).unwrap_or_default().to_vec();
+    if length == FIRST_BYTES || (length > 0 && !is_attribute) {
+        file.take(MAX_FILE_BYTES + 1 - FIRST_BYTES as u64).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
 /// The parts of a path that lead on from where it starts, the last one first.
 fn names(path: &Path) -> Vec<OsString> {
     path.components()
@@ -314,12 +490,13 @@ fn names(path: &Path) -> Vec<OsString> {
 
 /// A folder of attributes, as sysfs has one for each device. An attribute that a device does not
 /// have is `None`: which ones there are depends on the kernel and the driver.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Attributes<'a> {
     root: &'a HostRoot,
     folder: PathBuf,
     /// Where the folder is, so that its links are followed once and not for each attribute.
     found: Option<Found>,
+    held: Option<Held>,
 }
 
 impl Attributes<'_> {
@@ -329,13 +506,28 @@ impl Attributes<'_> {
     ///
     /// When the attribute is there and cannot be read.
     pub fn read(&self, name: &str) -> Result<Option<String>, ReadError> {
-        let text = if_present(self.follow(name).and_then(|found| self.root.read_at(&found)))?;
-        Ok(text.map(|text| text.trim().to_owned()))
+        let text = if_present(self.text(name))?;
+        Ok(text.map(|(text, _)| text.trim().to_owned()))
+    }
+
+    /// The attribute's text, and where it is.
+    fn text(&self, name: &str) -> Result<(String, PathBuf), ReadError> {
+        if let Some(held) = &self.held
+            && let Some(text) = self.root.read_below(held, Path::new(name))?
+        {
+            return Ok((text, held.path.join(name)));
+        }
+        let (way, name) = name.rsplit_once('/').unwrap_or(("", name));
+        let folder = match &self.found {
+            Some(found) => self.root.walk(found, Path::new(way), false)?,
+            None => self.root.walk(&Found::root(), &self.folder.join(way), false)?,
+        };
+        self.root.read_in(&folder, Path::new(name))
     }
 
     fn follow(&self, name: &str) -> Result<Found, ReadError> {
         match &self.found {
-            Some(found) => self.root.follow_from(found.clone(), Path::new(name)),
+            Some(found) => self.root.follow_from(found, Path::new(name)),
             None => self.root.follow(&self.folder.join(name)),
         }
     }
@@ -350,11 +542,9 @@ impl Attributes<'_> {
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, ParseError>,
     ) -> Result<T, ReadError> {
-        let found = self.follow(name)?;
-        parse(self.root.read_at(&found)?.trim()).map_err(|source| ReadError::NotUnderstood {
-            path: self.root.below(&found.path),
-            source,
-        })
+        let (text, path) = self.text(name)?;
+        parse(text.trim())
+            .map_err(|source| ReadError::NotUnderstood { path: self.root.below(&path), source })
     }
 
     /// The attribute's text without the white space around it, or `None` where the kernel says that
@@ -409,7 +599,8 @@ impl Attributes<'_> {
 
     /// Whether the device has been taken away since it was listed.
     pub fn vanished(&self) -> bool {
-        matches!(self.root.resolve(&self.folder), Err(ReadError::Missing { .. }))
+        let found = self.root.walk(&Found::root(), &self.folder, true);
+        matches!(found, Err(ReadError::Missing { .. }))
     }
 }
 
@@ -538,6 +729,7 @@ impl ParseError {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
 
     use rollcall_report::error_chain;
 
@@ -586,6 +778,82 @@ mod tests {
         let chain = error_chain(&error);
         let words = r#"etc/name is not understood: expected a number, found "n\u{fffd}de""#;
         assert!(chain.ends_with(words), "{chain}");
+    }
+
+    #[test]
+    fn what_is_opened_unseen_is_as_if_it_had_been_looked_at() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |path: &str| folder.path().join(path);
+        for path in ["sys/device/queue", "sys/other", "etc"] {
+            fs::create_dir_all(at(path)).expect("a folder");
+        }
+        for (path, text) in [
+            ("etc/name", "of the host"),
+            ("sys/device/size", "8"),
+            ("sys/device/empty", ""),
+            ("sys/device/queue/depth", "32"),
+            ("sys/other/type", "disk"),
+        ] {
+            fs::write(at(path), text).expect("written");
+        }
+        let large = vec![b'a'; FIRST_BYTES * 3];
+        fs::write(at("sys/device/large"), &large).expect("written");
+        symlink("/etc/name", at("sys/device/name")).expect("linked");
+        symlink("../other", at("sys/device/relative")).expect("linked");
+        symlink("/sys/other", at("sys/device/absolute")).expect("linked");
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(CWD, at("sys/device/pipe"), rustix::fs::FileType::Fifo, mode, 0)
+            .expect("a pipe");
+        let _socket = UnixListener::bind(at("sys/device/socket")).expect("a socket");
+        let host = HostRoot::new(folder.path());
+        for host in [host.for_one_probe(), host] {
+            let device = host.attributes("/sys/device");
+            for (name, expected) in [
+                ("size", Ok(Some("8"))),
+                ("empty", Ok(Some(""))),
+                ("none", Ok(None)),
+                ("size/none", Ok(None)),
+                ("queue/depth", Ok(Some("32"))),
+                ("none/depth", Ok(None)),
+                ("name", Ok(Some("of the host"))),
+                ("relative/type", Ok(Some("disk"))),
+                ("absolute/type", Ok(Some("disk"))),
+                ("queue", Err("sys/device/queue cannot be read: Is a directory")),
+                ("pipe", Err("sys/device/pipe is no file, but a pipe")),
+                ("socket", Err("sys/device/socket is no file, but a pipe, a socket")),
+            ] {
+                let of_device = device.read(name);
+                let by_path = host.read_if_present(format!("/sys/device/{name}"));
+                for read in [of_device, by_path] {
+                    let read = read.map_err(|error| error_chain(&error));
+                    match (&read, expected) {
+                        (Ok(text), Ok(expected)) => assert_eq!(text.as_deref(), expected, "{name}"),
+                        (Err(said), Err(words)) => assert!(said.contains(words), "{name}: {said}"),
+                        _ => panic!("{name}: {read:?}"),
+                    }
+                }
+            }
+            let whole = device.read("large").expect("readable").expect("there");
+            assert!(whole.as_bytes() == large, "{} bytes", whole.len());
+        }
+    }
+
+    #[test]
+    fn a_probe_looks_once_and_at_a_device_that_may_have_gone_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let all = host(&folder);
+        let probe = all.for_one_probe();
+        let device = probe.attributes("/etc/folder");
+        assert_eq!(device.resolve("").expect("there"), Some("/etc/conf.d".into()));
+        let link = folder.path().join("etc/folder");
+        fs::remove_file(&link).expect("removed");
+        assert_eq!(probe.resolve("/etc/folder").expect("known"), Path::new("/etc/conf.d"));
+        assert!(all.resolve("/etc/folder").is_err(), "another probe finds that it is gone");
+        assert!(device.vanished());
+        symlink("conf.d", &link).expect("linked");
+        assert!(!device.vanished());
+        fs::remove_dir_all(folder.path().join("etc/conf.d")).expect("removed");
+        assert!(device.vanished(), "what the link leads to is gone");
     }
 
     #[test]

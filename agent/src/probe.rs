@@ -30,6 +30,13 @@ pub use self::gpu::{answers as nvml_answers, child as nvml_child, labels as gpu_
 /// The highest number of a CPU or a NUMA node that is believed.
 const MAX_NUMBER: u32 = u16::MAX as u32;
 
+/// Every Linux tells it.
+const KERNEL_RELEASE: &str = "/proc/sys/kernel/osrelease";
+
+/// A folder for each GPU that NVIDIA's kernel driver has taken, named by its PCI address.
+/// Source: NVIDIA's open kernel modules, nv-procfs.c.
+const NVIDIA_GPUS: &str = "/proc/driver/nvidia/gpus";
+
 /// How long all files together may take: milliseconds, where no driver hangs.
 pub const FILES_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -118,7 +125,10 @@ impl Prober {
     /// When a probe did not come to its end, which is a bug.
     pub async fn probe(&mut self) -> Result<Survey, JoinError> {
         let (root, options) = (self.root.clone(), self.options.clone());
-        let files = self.files.run(FILES_DEADLINE, move || Files::read(&root, &options)).await?;
+        let files = self
+            .files
+            .run(FILES_DEADLINE, move || Files::read(&root.for_one_probe(), &options))
+            .await?;
         let files = match files {
             Outcome::Done(files) => files,
             Outcome::Hangs => return Ok(unanswered()),
@@ -160,14 +170,19 @@ struct Files {
 impl Files {
     fn read(root: &HostRoot, options: &ProbeOptions) -> Self {
         let functions = pci::probe(root);
+        // Two subjects want to know each of these.
+        let kernel_release = root.read(KERNEL_RELEASE);
+        let nvidia_gpus = root.list_if_present(NVIDIA_GPUS);
+        let attached = nvidia_gpus.as_ref().ok().cloned().flatten();
+        let bus = gpu::look(root, &functions, kernel_release.as_deref().ok(), attached);
         Self {
-            machine: machine::probe(root),
+            machine: machine::probe(root, kernel_release),
             cpu: cpu::probe(root),
-            memory: memory::probe(root),
+            memory: memory::probe(root, nvidia_gpus),
             swap: memory::probe_swap(root),
             disks: disk::probe(root, options.count_removable),
             nics: network::probe(root, functions.known().map_or(&[], Vec::as_slice)),
-            bus: gpu::look(root, &functions),
+            bus,
         }
     }
 

@@ -20,12 +20,10 @@ use rollcall_report::{Accelerator, AmdGpu, Gpu, Gpus, Reading, clean_text};
 
 use self::answers::Answers;
 use self::labels::GpuLabels;
-use super::mib;
 use super::pci::{self, Function};
+use super::{NVIDIA_GPUS, mib};
 use crate::finding::{Finding, Probed, Rule, Verdict};
 use crate::host::HostRoot;
-
-const KERNEL_RELEASE: &str = "/proc/sys/kernel/osrelease";
 
 /// Kernel modules of NVIDIA's drivers, of which the second one drives integrated GPUs alone.
 const NVIDIA_MODULES: [&str; 2] = ["/sys/module/nvidia", "/sys/module/nvgpu"];
@@ -105,11 +103,6 @@ const DGX_DISPLAY: (u32, (u32, u32)) = (0x1fb0, (pci::NVIDIA, 0x1485));
 /// Where a processor of Intel's has its own GPU.
 const INTEL_INTEGRATED: &str = "0000:00:02.0";
 
-/// Where NVIDIA's kernel driver lists the GPUs that it has taken. Only the names are read: what
-/// stands in the files below, the driver is asked for, and a driver that hangs does not answer.
-/// Source: NVIDIA's open kernel modules, nv-procfs.c.
-const ATTACHED_GPUS: &str = "/proc/driver/nvidia/gpus";
-
 /// What the machine's files say of its GPUs.
 #[derive(Debug)]
 pub(super) struct Bus {
@@ -123,8 +116,15 @@ pub(super) struct Bus {
     attached: Option<BTreeSet<String>>,
 }
 
-/// Reads what the machine's files say of its GPUs, which are among these functions.
-pub(super) fn look(root: &HostRoot, functions: &Reading<Vec<Function>>) -> Bus {
+/// Reads what the machine's files say of its GPUs, which are among these functions. Of the GPUs that
+/// NVIDIA's kernel driver has taken only the names are known: what stands in the files below
+/// [`NVIDIA_GPUS`], the driver is asked for, and a driver that hangs does not answer.
+pub(super) fn look(
+    root: &HostRoot,
+    functions: &Reading<Vec<Function>>,
+    kernel_release: Option<&str>,
+    attached: Option<BTreeSet<String>>,
+) -> Bus {
     let functions = functions.clone().map(|mut functions| {
         functions.retain(Function::may_be_gpu);
         functions
@@ -132,8 +132,8 @@ pub(super) fn look(root: &HostRoot, functions: &Reading<Vec<Function>>) -> Bus {
     let amd = functions.known().into_iter().flatten().filter(|function| is_amd_gpu(function));
     Bus {
         amd: amd.map(|it| (it.address.clone(), amd::look(root, it))).collect(),
-        kernel: root.read(KERNEL_RELEASE).ok().as_deref().and_then(amd::kernel_version),
-        attached: root.list_if_present(ATTACHED_GPUS).ok().flatten(),
+        kernel: kernel_release.and_then(amd::kernel_version),
+        attached,
         has_nvidia_module: NVIDIA_MODULES.iter().any(|module| root.resolve(module).is_ok()),
         functions,
     }
@@ -184,7 +184,7 @@ impl Bus {
         let attached = self.attached.as_ref().map(|attached| {
             Finding::new(Verdict::Apart, ATTACHED, "the kernel's driver")
                 .value(attached.len().to_string())
-                .source(ATTACHED_GPUS)
+                .source(NVIDIA_GPUS)
         });
         let labels = labels.map(|labels| {
             Finding::new(Verdict::Apart, NODE_LABELS, "each GPU")

@@ -2,7 +2,7 @@
 
 use rollcall_report::{Machine, Reading};
 
-use super::{known_text, parse_decimal};
+use super::{KERNEL_RELEASE, known_text, parse_decimal};
 use crate::finding::{Finding, Probed, Rule, Verdict};
 use crate::host::{HostRoot, ParseError, ReadError};
 
@@ -13,13 +13,15 @@ const TOLD: Rule = Rule::new("told-by-the-kernel", "what the machine says of its
 const UNREADABLE: Rule = Rule::new("unreadable", "a file that every Linux has cannot be read");
 
 const ARCHITECTURE: &str = "/proc/sys/kernel/arch";
-const KERNEL_RELEASE: &str = "/proc/sys/kernel/osrelease";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const STAT: &str = "/proc/stat";
 
 /// Reads what the machine says of itself. What it does not say is `None`.
-pub(super) fn probe(root: &HostRoot) -> Probed<Reading<Machine>> {
-    match read(root) {
+pub(super) fn probe(
+    root: &HostRoot,
+    kernel_release: Result<String, ReadError>,
+) -> Probed<Reading<Machine>> {
+    match read(root, kernel_release) {
         Ok(machine) => {
             let findings = findings(&machine);
             Probed { reading: Reading::Known(machine), findings }
@@ -46,7 +48,7 @@ fn findings(machine: &Machine) -> Vec<Finding> {
     .collect()
 }
 
-fn read(root: &HostRoot) -> Result<Machine, ReadError> {
+fn read(root: &HostRoot, kernel_release: Result<String, ReadError>) -> Result<Machine, ReadError> {
     let text = |path: &str| -> Result<Option<String>, ReadError> {
         Ok(root.read_if_present(path)?.as_deref().and_then(known_text))
     };
@@ -71,7 +73,7 @@ fn read(root: &HostRoot) -> Result<Machine, ReadError> {
         },
         operating_system: os_release.as_deref().and_then(parse_pretty_name),
         // Every Linux tells it: where it is missing, this is no host's root.
-        kernel_release: known_text(&root.read(KERNEL_RELEASE)?),
+        kernel_release: known_text(&kernel_release?),
         boot_time_seconds,
         boot_id: text(BOOT_ID)?,
         vendor: text("/sys/class/dmi/id/sys_vendor")?,

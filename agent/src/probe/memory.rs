@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rollcall_report::{Memory, Reading, Swap};
 
-use super::{mib, parse_decimal, parse_range_list};
+use super::{NVIDIA_GPUS, mib, parse_decimal, parse_range_list};
 use crate::finding::{Finding, Probed, Rule, Verdict};
 use crate::host::{HostRoot, ParseError, ReadError};
 
@@ -14,9 +14,6 @@ const MEMINFO: &str = "/proc/meminfo";
 const SWAPS: &str = "/proc/swaps";
 const NODES: &str = "/sys/devices/system/node";
 const NODES_WITH_CPUS: &str = "/sys/devices/system/node/has_cpu";
-
-/// A folder for each GPU that NVIDIA's driver serves, named by its PCI address.
-const NVIDIA_GPUS: &str = "/proc/driver/nvidia/gpus";
 
 /// The rules for memory.
 pub(super) const RULES: [Rule; 6] =
@@ -46,9 +43,12 @@ const NO_SWAP: Rule = Rule::new("no-swap", "nothing is in use as swap");
 const SWAP_UNREADABLE: Rule = Rule::new("unreadable", "what is in use as swap cannot be read");
 
 /// Reads the host's memory, never a cgroup's limit.
-pub(super) fn probe(root: &HostRoot) -> Probed<Reading<Memory>> {
+pub(super) fn probe(
+    root: &HostRoot,
+    nvidia_gpus: Result<Option<BTreeSet<String>>, ReadError>,
+) -> Probed<Reading<Memory>> {
     let unreadable = |error: &ReadError| Probed::failed("MemTotal", MEMORY_UNREADABLE, error);
-    let gpu_nodes = match gpu_nodes(root) {
+    let gpu_nodes = match nvidia_gpus.and_then(|gpus| gpu_nodes(root, gpus.unwrap_or_default())) {
         Ok(nodes) => nodes,
         Err(error) => return unreadable(&error),
     };
@@ -121,12 +121,16 @@ struct GpuNode {
 /// The NUMA nodes that NVIDIA's driver made of its GPUs' memory, as on GH200 and GB200. The kernel
 /// counts them like any other; those of CXL or HBM memory, which have no CPUs either, are none.
 /// Source: NVIDIA's open kernel modules, `nv_procfs_read_numa_status` and `os_numa_add_gpu_memory`.
-fn gpu_nodes(root: &HostRoot) -> Result<Vec<GpuNode>, ReadError> {
+fn gpu_nodes(root: &HostRoot, gpus: BTreeSet<String>) -> Result<Vec<GpuNode>, ReadError> {
     let mut nodes: Vec<GpuNode> = Vec::new();
-    for gpu in root.list_if_present(NVIDIA_GPUS)?.unwrap_or_default() {
+    let mut with_cpus = None;
+    for gpu in gpus {
         let status = root.read_if_present(format!("{NVIDIA_GPUS}/{gpu}/numa_status"))?;
         let Some(number) = status.as_deref().and_then(parse_numa_status) else { continue };
-        let with_cpus = root.parse(NODES_WITH_CPUS, parse_range_list)?;
+        let with_cpus = match &mut with_cpus {
+            Some(known) => known,
+            unknown => unknown.insert(root.parse(NODES_WITH_CPUS, parse_range_list)?),
+        };
         let is_own = u32::try_from(number).is_ok_and(|number| !with_cpus.contains(&number));
         if !is_own || nodes.iter().any(|node| node.number == number) {
             continue;
@@ -325,6 +329,7 @@ mod tests {
             fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
             fs::write(path, text).expect("written");
         };
+        let probe = |root: &HostRoot| super::probe(root, root.list_if_present(NVIDIA_GPUS));
         let total = |root: &HostRoot| probe(root).reading.known().map(|it| it.total_bytes / 1024);
         let root = HostRoot::new(folder.path());
         write("proc/meminfo", "MemTotal: 100 kB\n");
