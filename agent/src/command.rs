@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rollcall_daemon::shutdown;
 use rollcall_report::{NodeIdentity, error_chain};
@@ -48,6 +48,8 @@ fn runtime() -> Result<Runtime, CommandError> {
         // One for the probe, one for the files to report with, one for the name of the aggregator: the
         // first two may hang, and then nothing else waits for them.
         .max_blocking_threads(3)
+        // Each ends with its work: one that waited for more would wake up only to end.
+        .thread_keep_alive(Duration::ZERO)
         .build()
         .map_err(|source| CommandError::Runtime { source })
 }

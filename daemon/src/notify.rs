@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
+use std::future;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -14,7 +15,8 @@ use std::time::Duration;
 
 use rollcall_report::error_chain;
 use sd_notify::NotifyState;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::sync::Notify;
+use tokio::time::{Interval, MissedTickBehavior, sleep};
 
 /// The variables that are meant for this very process. A child is to be started without them, so that
 /// it cannot speak in its place.
@@ -32,7 +34,8 @@ const MORE_TIME: Duration = Duration::from_mins(1);
 /// How often it is given more time.
 const MORE_TIME_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often what the manager did not take is told again, where no sign of life is due sooner.
+/// How long after the manager did not take something it is told again, where no sign of life is due
+/// sooner.
 const AGAIN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Tells the service manager, if there is one. Clones tell the same one.
@@ -48,6 +51,8 @@ struct Manager {
     /// How long it does without a sign of life, if it cares.
     watchdog: Option<Duration>,
     told: Mutex<Told>,
+    /// Woken by what it did not take.
+    untaken: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -85,7 +90,8 @@ impl Notifier {
     }
 
     fn of(socket: OsString, watchdog: Option<Duration>) -> Self {
-        Self { manager: Some(Arc::new(Manager { socket, watchdog, told: Mutex::default() })) }
+        let (told, untaken) = (Mutex::default(), Notify::new());
+        Self { manager: Some(Arc::new(Manager { socket, watchdog, told, untaken })) }
     }
 
     /// Tells that this program does its work from now on, and what it is doing.
@@ -115,21 +121,28 @@ impl Notifier {
 
     /// Gives signs of life for as long as this is awaited and `is_at_work`, three in the time after
     /// which the manager takes this program for dead: a runtime that does not turn gives none. What
-    /// the manager did not take is told again.
+    /// the manager did not take is told again. Where there is nothing to tell, no timer runs.
     pub async fn keep_alive(&self, is_at_work: impl Fn() -> bool) -> Infallible {
-        let watchdog = self.manager.as_ref().and_then(|manager| manager.watchdog);
-        let mut turns = turns(watchdog.map_or(AGAIN_INTERVAL, beat));
+        let Some(manager) = &self.manager else { return future::pending().await };
+        let Some(watchdog) = manager.watchdog else {
+            loop {
+                manager.untaken.notified().await;
+                sleep(AGAIN_INTERVAL).await;
+                self.tell(None, None);
+            }
+        };
+        let mut turns = turns(beat(watchdog));
         let mut was_at_work = true;
         loop {
             turns.tick().await;
             let is_at_work = is_at_work();
-            if was_at_work && !is_at_work && watchdog.is_some() {
+            if was_at_work && !is_at_work {
                 log::error!(
                     "the work does not go on, so the service manager gets no sign of life: report this as a bug"
                 );
             }
             was_at_work = is_at_work;
-            self.tell((watchdog.is_some() && is_at_work).then_some(&NotifyState::Watchdog), None);
+            self.tell(is_at_work.then_some(&NotifyState::Watchdog), None);
         }
     }
 
@@ -156,6 +169,9 @@ impl Notifier {
         }
         let was_failing = std::mem::replace(&mut told.is_failing, outcome.is_err());
         drop(told);
+        if outcome.is_err() {
+            manager.untaken.notify_one();
+        }
         log_outcome(outcome, was_failing);
     }
 }
@@ -232,6 +248,20 @@ mod tests {
         notifier.stopping("down");
         let short = Duration::from_millis(50);
         assert!(tokio::time::timeout(short, notifier.keep_alive(|| true)).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_taken_is_told_again_and_nothing_else() {
+        let name = format!("@rollcall-test-again-{}", std::process::id());
+        let socket = OsString::from(name);
+        let notifier = Notifier::of(socket.clone(), None);
+        notifier.ready("up");
+        let manager = UnixDatagram::bind_addr(&address(&socket).expect("an address"));
+        let manager = manager.expect("bound");
+        manager.set_nonblocking(true).expect("a setting");
+        let while_it_lives = AGAIN_INTERVAL * 5;
+        assert!(tokio::time::timeout(while_it_lives, notifier.keep_alive(|| true)).await.is_err());
+        assert_eq!(heard(&manager), ["READY=1\nSTATUS=up\n"]);
     }
 
     /// What the socket holds, message by message.

@@ -109,6 +109,42 @@ fn an_agent_tells_how_its_reports_fare() {
     assert_eq!(manager.listen(Duration::from_millis(200)), [], "nothing comes after that");
 }
 
+/// How often threads of a process were woken so far.
+fn wake_ups(process: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).expect("its threads");
+    let count = |thread: fs::DirEntry| -> u64 {
+        let status = fs::read_to_string(thread.path().join("status")).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|count| count.trim().parse().ok()).expect("a count")
+    };
+    threads.map(|thread| count(thread.expect("a thread"))).sum()
+}
+
+#[test]
+fn nothing_wakes_an_agent_between_two_reports() {
+    for is_managed in [false, true] {
+        let (bed, machine, manager) = (Bed::new(""), Machine::new(), Manager::start());
+        let intake = Intake::start(free_port());
+        let url = format!("http://{}", intake.address);
+        let agent = bed.agent_with(&url, &["--node-name=n1", "--interval=1h"], |agent| {
+            machine.prepare(agent, &nvml_standin());
+            if is_managed {
+                manager.manage(agent, None);
+            }
+        });
+        agent.wait_for_line(|line| line.contains("accepted the node"), DEADLINE);
+        thread::sleep(Duration::from_secs(1));
+        // A device of this very machine may come or go meanwhile, which the kernel tells.
+        let stays_asleep = (0..5).any(|_| {
+            let before = wake_ups(agent.id());
+            thread::sleep(WHILE);
+            wake_ups(agent.id()) == before
+        });
+        assert!(stays_asleep, "managed: {is_managed}");
+        intake.stop();
+    }
+}
+
 /// How long the manager waits for a sign of life in these tests.
 const PERIOD: Duration = Duration::from_secs(3);
 
