@@ -232,6 +232,23 @@ impl HostRoot {
         if_present(self.read(path))
     }
 
+    /// The beginning of a file up to its first empty line, or all of it; `None` where there is no such
+    /// file. The kernel makes up its own files while they are read, which takes long where they are long.
+    ///
+    /// # Errors
+    ///
+    /// When the file is there and cannot be read.
+    pub fn read_paragraph_if_present(
+        &self,
+        path: impl AsRef<Path>,
+    ) -> Result<Option<String>, ReadError> {
+        if_present(self.follow(path.as_ref()).and_then(|found| {
+            let bytes = paragraph(&mut self.open_at(&found)?)
+                .map_err(|source| self.failed(&found.path, source))?;
+            self.taken(&found.path, &bytes)
+        }))
+    }
+
     /// What `parse` makes of a file.
     ///
     /// # Errors
@@ -477,6 +494,30 @@ fn text(file: &mut File, is_attribute: bool) -> io::Result<Vec<u8>> {
         file.take(MAX_FILE_BYTES + 1 - FIRST_BYTES as u64).read_to_end(&mut bytes)?;
     }
     Ok(bytes)
+}
+
+/// What a file holds up to its first empty line.
+fn paragraph(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut file = file.take(MAX_FILE_BYTES + 1);
+    let mut part = [0; FIRST_BYTES];
+    loop {
+        let length = match file.read(&mut part) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        // The line may end with one part and be empty with the next.
+        let begin = bytes.len().saturating_sub(1);
+        bytes.extend_from_slice(part.get(..length).unwrap_or_default());
+        let new = bytes.get(begin..).unwrap_or_default();
+        if let Some(end) = new.windows(2).position(|two| two == b"\n\n") {
+            bytes.truncate(begin + end + 1);
+            return Ok(bytes);
+        }
+        if length == 0 {
+            return Ok(bytes);
+        }
+    }
 }
 
 /// The parts of a path that lead on from where it starts, the last one first.
@@ -836,6 +877,26 @@ mod tests {
             let whole = device.read("large").expect("readable").expect("there");
             assert!(whole.as_bytes() == large, "{} bytes", whole.len());
         }
+    }
+
+    #[test]
+    fn a_paragraph_ends_with_an_empty_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let host = HostRoot::new(folder.path());
+        let long = "a".repeat(FIRST_BYTES - 1);
+        for (text, expected) in [
+            ("a\nb\n\nc\n\n", "a\nb\n"),
+            ("a\nb\n", "a\nb\n"),
+            ("\n\na", "\n"),
+            ("", ""),
+            (&format!("{long}\n\nb"), &format!("{long}\n")),
+            (&format!("{long}a\n\nb"), &format!("{long}a\n")),
+        ] {
+            fs::write(folder.path().join("file"), text).expect("written");
+            let read = host.read_paragraph_if_present("/file").expect("readable");
+            assert!(read.as_deref() == Some(expected), "{} bytes", text.len());
+        }
+        assert_eq!(host.read_paragraph_if_present("/none").expect("looked for"), None);
     }
 
     #[test]

@@ -48,7 +48,8 @@ fn read(root: &HostRoot) -> Result<(Cpu, BTreeSet<u32>), ReadError> {
         Err(ReadError::Missing { .. }) => None,
         Err(error) => return Err(error),
     };
-    let cpuinfo = root.read_if_present("/proc/cpuinfo")?.unwrap_or_default();
+    // The first CPU tells what the others are; a machine may have hundreds.
+    let cpuinfo = root.read_paragraph_if_present("/proc/cpuinfo")?.unwrap_or_default();
     let cpu = Cpu {
         online: count(&online),
         cores: topology.as_ref().map(count),

@@ -329,7 +329,7 @@ mod tests {
             fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
             fs::write(path, text).expect("written");
         };
-        let probe = |root: &HostRoot| super::probe(root, root.list_if_present(NVIDIA_GPUS));
+        let probe = |root: &HostRoot| probe(root, root.list_if_present(NVIDIA_GPUS));
         let total = |root: &HostRoot| probe(root).reading.known().map(|it| it.total_bytes / 1024);
         let root = HostRoot::new(folder.path());
         write("proc/meminfo", "MemTotal: 100 kB\n");
