@@ -77,7 +77,7 @@ soak: prerequisites ## Tests that take long: a network that fails and kill -9 a 
 .PHONY: bench
 bench: prerequisites ## How long a probe takes, here and on every saved machine, and for a large cluster a look at its entry and the operator's commands.
 	@# Each by itself: built together, the agent would carry what only the aggregator asks of their libraries.
-	$(CARGO) build --locked --release -p rollcall-agent
+	$(CARGO) build --locked --release --config agent/release.toml -p rollcall-agent
 	$(CARGO) build --locked --release -p rollcall-aggregator
 	$(CARGO) bench --locked -p rollcall-tests --bench probe --bench entry --bench nodes
 
@@ -96,7 +96,9 @@ golden: ## Writes the golden files anew; look at the difference before you commi
 
 .PHONY: release
 release: prerequisites ## Builds the two programs as they are shipped.
-	$(CARGO) build --locked --release -p rollcall-agent -p rollcall-aggregator
+	@# Each by itself: built together, the agent would carry what only the aggregator asks of their libraries.
+	$(CARGO) build --locked --release --config agent/release.toml -p rollcall-agent
+	$(CARGO) build --locked --release -p rollcall-aggregator
 
 .PHONY: packages
 packages: prerequisites $(CARGO_DEB) $(CARGO_GENERATE_RPM) ## Builds the Debian packages and RPMs of both programs (PACKAGE_PROFILE, PACKAGE_VERSION, PACKAGE_MAINTAINER, PACKAGES_DIR).

@@ -32,7 +32,8 @@ if [ "$profile" = dev ]; then
     "$cargo" build --locked --workspace --bins
 else
     # Each by itself: built together, the agent would carry what only the aggregator asks of their libraries.
-    for program in rollcall-agent rollcall-aggregator rollcall-pages; do
+    "$cargo" build --locked --profile "$profile" --config agent/release.toml -p rollcall-agent
+    for program in rollcall-aggregator rollcall-pages; do
         "$cargo" build --locked --profile "$profile" -p "$program"
     done
 fi
