@@ -48,8 +48,8 @@ fn runtime() -> Result<Runtime, CommandError> {
         // One for the probe, one for the files to report with, one for the name of the aggregator: the
         // first two may hang, and then nothing else waits for them.
         .max_blocking_threads(3)
-        // Each ends with its work: one that waited for more would wake up only to end.
-        .thread_keep_alive(Duration::ZERO)
+        // One does a whole round's work, and ends with it: it does not wake up later only to end.
+        .thread_keep_alive(Duration::from_millis(50))
         .build()
         .map_err(|source| CommandError::Runtime { source })
 }
