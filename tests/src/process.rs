@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -25,14 +25,30 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How many of the last lines an error message shows.
 const SHOWN_LINES: usize = 40;
 
-/// The path of one of this workspace's programs, built with the same profile as the running test.
+/// The variable that names a folder of programs to take instead of those beside the test: release
+/// builds, each built by itself.
+pub const PROGRAMS: &str = "ROLLCALL_TEST_PROGRAMS";
+
+/// The path of one of this workspace's programs: in the folder that `ROLLCALL_TEST_PROGRAMS` names, else
+/// built with the same profile as the running test.
 ///
 /// # Panics
 ///
 /// When it has not been built.
 pub fn program(name: &str) -> PathBuf {
-    let package = if name.starts_with("rollcall-") { name } else { "rollcall-tests" };
-    built(name, package)
+    let package = match name {
+        "swarm" => "rollcall-swarm",
+        _ if name.starts_with("rollcall-") => name,
+        _ => "rollcall-tests",
+    };
+    let Some(folder) = std::env::var_os(PROGRAMS) else { return built(name, package) };
+    let path = Path::new(&folder).join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing, where {PROGRAMS} says that it is: build {package}",
+        path.display()
+    );
+    path
 }
 
 /// The path of the stand-in for NVIDIA's management library.
