@@ -74,12 +74,29 @@ soak: prerequisites ## Tests that take long: a network that fails and kill -9 a 
 	PROPTEST_CASES=$(SOAK_CASES) $(CARGO) test --locked -p rollcall-tests --test amend
 	PROPTEST_CASES=$$(($(SOAK_CASES) / 10)) $(CARGO) test --locked -p rollcall-tests --test saved_machines
 
+# What `make bench` measures: some of "agent intake memory document reads store", for clusters of so many nodes.
+SECTIONS ?=
+NODES ?= 10000
+MANY ?= 100000
+# How often its agents report, in seconds.
+INTERVAL ?= 60
+
 .PHONY: bench
-bench: prerequisites ## How long a probe takes, here and on every saved machine, and for a large cluster a look at its entry and the operator's commands.
+bench: prerequisites ## What rollcall takes and how quick it is, beside its bounds and its peers: a table, and target/bench/figures.json.
+	@command -v strace >/dev/null || tests/install.sh strace
+	@command -v openssl >/dev/null || tests/install.sh openssl
+	@command -v prometheus-node-exporter >/dev/null || tests/install.sh prometheus-node-exporter
 	@# Each by itself: built together, the agent would carry what only the aggregator asks of their libraries.
 	$(CARGO) build --locked --release --config agent/release.toml -p rollcall-agent
 	$(CARGO) build --locked --release -p rollcall-aggregator
-	$(CARGO) bench --locked -p rollcall-tests --bench probe --bench entry --bench nodes
+	$(CARGO) build --locked --release -p rollcall-swarm
+	SECTIONS="$(SECTIONS)" NODES="$(NODES)" MANY="$(MANY)" INTERVAL="$(INTERVAL)" ROLLCALL_TEST_PROGRAMS="$(abspath $(TARGET_DIR))/release" \
+		$(CARGO) bench --locked -p rollcall-tests --bench figures
+
+.PHONY: bench-parts
+bench-parts: prerequisites ## How long each part takes by itself: a probe here and on every saved machine, and a large cluster's entry.
+	$(CARGO) build --locked --release -p rollcall-agent
+	ROLLCALL_TEST_PROGRAMS="$(abspath $(TARGET_DIR))/release" $(CARGO) bench --locked -p rollcall-tests --bench probe --bench entry
 
 .PHONY: lint
 lint: prerequisites $(CARGO_DENY) ## Formatting, clippy, documentation, licences and sources of dependencies.

@@ -1,5 +1,5 @@
 //! How long it takes to compare a large cluster with the network's entry, and to cut what is wrong
-//! into pieces. Figures for people, never a test: `make bench`.
+//! into pieces. Figures for people, never a test: `make bench-parts`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it prints figures for people")]
 

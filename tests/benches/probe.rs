@@ -1,5 +1,5 @@
 //! How long a probe takes, here and on every saved machine, and what it leaves in memory. Figures
-//! for people, never a test: `make bench`.
+//! for people, never a test: `make bench-parts`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it prints figures for people")]
 
