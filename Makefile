@@ -94,9 +94,9 @@ bench: prerequisites ## What rollcall takes and how quick it is, beside its boun
 		$(CARGO) bench --locked -p rollcall-tests --bench figures
 
 .PHONY: bench-parts
-bench-parts: prerequisites ## How long each part takes by itself: a probe here and on every saved machine, and a large cluster's entry.
-	$(CARGO) build --locked --release -p rollcall-agent
-	ROLLCALL_TEST_PROGRAMS="$(abspath $(TARGET_DIR))/release" $(CARGO) bench --locked -p rollcall-tests --bench probe --bench entry
+bench-parts: prerequisites ## How long each part takes by itself: a probe here and on every saved machine, and what does no I/O.
+	$(CARGO) build --locked --release --config agent/release.toml -p rollcall-agent
+	ROLLCALL_TEST_PROGRAMS="$(abspath $(TARGET_DIR))/release" $(CARGO) bench --locked -p rollcall-tests --bench probe --bench pure
 
 .PHONY: lint
 lint: prerequisites $(CARGO_DENY) ## Formatting, clippy, documentation, licences and sources of dependencies.
