@@ -2,7 +2,7 @@
 //! compared, with its peer of the same run. Figures for people, never a test: it fails only where something could not be measured.
 //!
 //! `SECTIONS="agent store"` measures some; `NODES` (10000), `MANY` (100000) and `INTERVAL` (60, seconds) make all of it
-//! smaller, to try it.
+//! smaller, to try it; `docs/performance.md` says what is measured and how.
 
 #![expect(
     clippy::print_stdout,
