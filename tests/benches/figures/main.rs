@@ -1,8 +1,9 @@
 //! `make bench`: what rollcall takes and how quick it is, each figure with its bound and, where it is
-//! compared, with its peer of the same run. Figures for people, never a test: it fails only where something could not be measured.
+//! compared, with its peer of the same run. Figures for people, never a test: it fails only where
+//! something could not be measured.
 //!
-//! `SECTIONS="agent store"` measures some; `NODES` (10000), `MANY` (100000) and `INTERVAL` (60, seconds) make all of it
-//! smaller, to try it; `docs/performance.md` says what is measured and how.
+//! `SECTIONS="agent store"` measures some; `NODES` (10000), `MANY` (100000) and `INTERVAL` (60, seconds)
+//! make all of it smaller, to try it; `docs/performance.md` says what is measured and how.
 
 #![expect(
     clippy::print_stdout,

@@ -101,9 +101,10 @@ impl Shared {
         let Options { interval, burst, .. } = self.options;
         let mut line = Line::default();
         let mut due = begun + burst.unwrap_or(interval).mul_f64(agent.rng.f64());
-        while due < end {
-            sleep_until(due).await;
-            if !self.report(&mut agent, &mut line, due).await {
+        loop {
+            // Its connection is kept to the end, as if it were to report once more.
+            sleep_until(due.min(end)).await;
+            if due >= end || !self.report(&mut agent, &mut line, due).await {
                 break;
             }
             due += interval.mul_f64(1.0 + JITTER * (2.0 * agent.rng.f64() - 1.0));

@@ -2,8 +2,8 @@
 //! machine. One line of JSON on stdout says what came of it.
 //!
 //! An agent here is a timer, a connection and a few numbers: what it reports is made from one saved
-//! machine when it is sent. What is left out is the probing, and that an agent whose report was not taken tries again
-//! before its interval is over.
+//! machine when it is sent. What is left out is the probing, and that an agent whose report was not
+//! taken tries again before its interval is over.
 
 mod connection;
 mod drive;

@@ -7,9 +7,10 @@ use std::time::Duration;
 use clap::Parser;
 
 /// Plays many agents against an aggregator's intake on this machine: nodes with eight GPUs each, under
-/// names of their own, each with a connection of its own, that report at jittered intervals. It ends with the first bound that it
-/// comes to (--duration, --rounds, --requests), and prints one line of JSON: reports sent, accepted,
-/// refused by code, errors by kind, latencies, how late reports were sent, its own CPU time.
+/// names of their own, each with a connection of its own, that report at jittered intervals. It ends
+/// with the first bound that it comes to (--duration, --rounds, --requests), and prints one line of
+/// JSON: reports sent, accepted, refused by code, errors by kind, latencies, how late reports were
+/// sent, its own CPU time.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "swarm", version)]
 pub(crate) struct Options {

@@ -15,8 +15,8 @@ const MACHINE: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
 const SERIAL: &str = "5a5a5a5a-";
 const SWAP: &str = "987654321098";
 
-/// The swap space of a node's first report, and how much comes with each change, in bytes: it is in the document, and may come
-/// and go while a machine runs.
+/// The swap space of a node's first report, and how much comes with each change, in bytes: it is in the
+/// document, and may come and go while a machine runs.
 const FIRST_SWAP: u64 = 100 << 30;
 const SWAP_STEP: u64 = 1 << 20;
 /// After so many changes it begins anew: the number keeps its twelve digits.
