@@ -43,9 +43,9 @@ pub(crate) fn measure(plan: &Plan, large: &mut Option<Large>) -> Vec<Figure> {
         let figure = Figure::new(format!("RSS after {so_many} nodes reported, anew"), "MB", *mb);
         figures.push(if *so_many == many { figure.at_most(600.0) } else { figure });
     }
-    if let [first, .., last] = &*held {
-        let bytes = (last.1 - first.1) * 1e6 / f64::from(last.0 - first.0);
-        let what = format!("each node from {} to {}", first.0, last.0);
+    for (fewer, more) in held.iter().zip(held.iter().skip(1)) {
+        let bytes = (more.1 - fewer.1) * 1e6 / f64::from(more.0 - fewer.0);
+        let what = format!("each node from {} to {}", fewer.0, more.0);
         figures.push(Figure::new(what, "bytes", bytes));
     }
     figures
