@@ -1,9 +1,10 @@
 //! Where the roll, the targets' states and the journal outlive the process.
 //!
-//! Either in a database of its own: one thread owns it, and all writes that wait are committed
+//! Either in a database of its own: one thread owns it, and writes that come together are committed
 //! together, so that a burst of reports costs few fsyncs. Or in the Kubernetes cluster itself, shared
 //! with other aggregators. A write is answered when it is stored.
 
+mod gathering;
 pub mod kubernetes;
 mod sqlite;
 
@@ -26,6 +27,7 @@ use crate::metrics::StoreMetrics;
 use crate::onboarding::state::{TargetState, Will};
 use crate::roll::Entry;
 use crate::roll::departure::Departure;
+use gathering::{Gathered, Gathering};
 
 /// How many writes may wait for the disk before intake slows down.
 const QUEUE: usize = 1024;
@@ -100,6 +102,16 @@ pub enum Write {
         /// What to append to the journal.
         event: Event,
     },
+}
+
+impl Write {
+    /// How large the report in it is.
+    fn report_bytes(&self) -> usize {
+        match self {
+            Self::Node { report, .. } => report.as_ref().map_or(0, Vec::len),
+            _ => 0,
+        }
+    }
 }
 
 /// What a store that is shared holds, whoever has written it.
@@ -200,7 +212,80 @@ pub struct Store {
 #[derive(Debug)]
 enum Job {
     Write { write: Write, done: Answer },
-    History { of: HistoryOf, done: oneshot::Sender<Result<Vec<JournalLine>, WriteError>> },
+    History { of: HistoryOf, done: Lines },
+}
+
+/// Where the lines of the journal are told that were asked for.
+type Lines = oneshot::Sender<Result<Vec<JournalLine>, WriteError>>;
+
+/// What is done together.
+#[derive(Debug, Default)]
+struct Batch {
+    writes: Vec<(Write, Answer)>,
+    questions: Vec<(HistoryOf, Lines)>,
+    /// How many bytes of reports are in the writes.
+    bytes: usize,
+}
+
+impl Batch {
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::Write { write, done } => {
+                self.bytes += write.report_bytes();
+                self.writes.push((write, done));
+            }
+            Job::History { of, done } => self.questions.push((of, done)),
+        }
+    }
+
+    /// Takes what has come, and waits for more as long as that is worth it.
+    fn gather(&mut self, waiting: &mut mpsc::Receiver<Job>, gathering: &Gathering) {
+        let began = Instant::now();
+        let mut before = 0;
+        loop {
+            while let Ok(next) = waiting.try_recv() {
+                self.take(next);
+            }
+            let count = self.writes.len();
+            let (waited, grows) = (began.elapsed(), count > before);
+            if !gathering.waits(Gathered { count, bytes: self.bytes, waited, grows }) {
+                return;
+            }
+            before = count;
+            thread::sleep(gathering::LOOK);
+        }
+    }
+
+    /// Commits the writes, and then answers everybody.
+    fn carry_out(self, database: &mut sqlite::Database) {
+        let refused =
+            |error: &sqlite::CommitError| WriteError::Refused { reason: error_chain(error) };
+        if !self.writes.is_empty() {
+            let writes = self.writes.iter().map(|(write, _)| write);
+            let outcome = database.commit(writes).map_err(|error| refused(&error));
+            for (_, done) in self.writes {
+                done.send(outcome.clone());
+            }
+        }
+        for (of, done) in self.questions {
+            let _gone = done.send(database.history(&of).map_err(|error| refused(&error)));
+        }
+    }
+}
+
+/// Writes what comes to the database, until nobody has the store any more.
+fn work(mut database: sqlite::Database, mut waiting: mpsc::Receiver<Job>) {
+    let mut gathering = Gathering::default();
+    let mut last = Instant::now();
+    while let Some(first) = waiting.blocking_recv() {
+        gathering.begins(last.elapsed());
+        let mut batch = Batch::default();
+        batch.take(first);
+        batch.gather(&mut waiting, &gathering);
+        gathering.ends(batch.writes.len());
+        batch.carry_out(&mut database);
+        last = Instant::now();
+    }
 }
 
 /// Where what came of a write is told.
@@ -242,39 +327,11 @@ impl Store {
     ///
     /// When the file cannot be used, is in use by another aggregator, or is of a newer version.
     pub fn open(path: &Path) -> Result<(Self, Contents), OpenError> {
-        let (mut database, contents) = sqlite::Database::open(path)?;
-        let (jobs, mut waiting) = mpsc::channel::<Job>(QUEUE);
-        let work = move || {
-            while let Some(first) = waiting.blocking_recv() {
-                let mut batch = Vec::new();
-                let mut questions = Vec::new();
-                let mut take = |job| match job {
-                    Job::Write { write, done } => batch.push((write, done)),
-                    Job::History { of, done } => questions.push((of, done)),
-                };
-                take(first);
-                while let Ok(next) = waiting.try_recv() {
-                    take(next);
-                }
-                let refused = |error: &sqlite::CommitError| WriteError::Refused {
-                    reason: error_chain(error),
-                };
-                if !batch.is_empty() {
-                    let outcome = database
-                        .commit(batch.iter().map(|(write, _)| write))
-                        .map_err(|error| refused(&error));
-                    for (_, done) in batch {
-                        done.send(outcome.clone());
-                    }
-                }
-                for (of, done) in questions {
-                    let _gone = done.send(database.history(&of).map_err(|error| refused(&error)));
-                }
-            }
-        };
+        let (database, contents) = sqlite::Database::open(path)?;
+        let (jobs, waiting) = mpsc::channel(QUEUE);
         thread::Builder::new()
             .name("store".into())
-            .spawn(work)
+            .spawn(move || work(database, waiting))
             .map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         Ok((Self { jobs, lag: SignedDuration::ZERO, metrics: None }, contents))
     }
