@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::panic,
     reason = "a test fails by panicking, its helpers too"
 )]
@@ -85,7 +86,7 @@ async fn what_was_written_is_there_after_reopening() {
     // The report is kept as it was sent, unknown fields and all.
     let database = rusqlite::Connection::open(&path).expect("opens");
     let kept: Vec<u8> =
-        database.query_row("SELECT report FROM node", [], |row| row.get(0)).expect("a report");
+        database.query_row("SELECT report FROM report", [], |row| row.get(0)).expect("a report");
     assert_eq!(kept, body);
     let events: i64 =
         database.query_row("SELECT count(*) FROM journal", [], |row| row.get(0)).expect("a count");
@@ -259,7 +260,7 @@ fn what_is_no_store_is_refused_and_left_alone() {
         (&by_another_name, "in use by another rollcall-aggregator"),
         (&foreign, "is a database of something else"),
         (&garbage, "is it a rollcall database"),
-        (&newer, "has version 99, this program knows up to 3"),
+        (&newer, "has version 99, this program knows up to 4"),
         (&nowhere, "cannot be used"),
     ] {
         let before = fs::read(path).ok();
@@ -417,8 +418,126 @@ async fn a_store_of_version_1_is_brought_up_to_today_and_keeps_everything() {
     assert_eq!(schema(&path), schema(&made_today), "as if it had been made today");
     let database = rusqlite::Connection::open(&path).expect("opens");
     let report: Vec<u8> =
-        database.query_row("SELECT report FROM node", [], |row| row.get(0)).expect("a report");
+        database.query_row("SELECT report FROM report", [], |row| row.get(0)).expect("a report");
     assert_eq!(report, b"{}");
+}
+
+/// What versions 2 and 3 added to version 1.
+const UP_TO_3: &str = "
+    ALTER TABLE target ADD COLUMN will TEXT;
+    CREATE TABLE departure (node_id TEXT PRIMARY KEY, departure TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE INDEX journal_by_target ON journal (target, id);
+    CREATE TABLE node_class (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        class TEXT NOT NULL
+    ) STRICT;
+    PRAGMA user_version = 3;
+";
+
+/// All that is stored of a node: its name, its report, when it was last seen.
+fn kept(path: &Path) -> Vec<(String, Option<Vec<u8>>, i64)> {
+    let database = rusqlite::Connection::open(path).expect("opens");
+    let mut rows = database
+        .prepare(
+            "SELECT node.name, report, ms FROM node LEFT JOIN report USING (name)
+             LEFT JOIN last_seen USING (name) ORDER BY node.name",
+        )
+        .expect("readable");
+    let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    rows.expect("readable").map(|row| row.expect("a node")).collect()
+}
+
+#[tokio::test]
+async fn a_store_of_version_3_is_brought_up_to_today_and_keeps_its_nodes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rollcall.db");
+    make_version_1(&path);
+    let (second, body) = entry();
+    let second = Entry { name: "node-2".parse().expect("a name"), ..second };
+    let database = rusqlite::Connection::open(&path).expect("opens");
+    database.execute_batch(UP_TO_3).expect("changed");
+    let text = serde_json::to_string(&second).expect("JSON");
+    // One that was stored without its report.
+    let insert = "INSERT INTO node (name, entry, last_seen_ms) VALUES ('node-2', ?1, 77000)";
+    database.execute(insert, [text]).expect("inserted");
+    drop(database);
+
+    let (store, contents) = reopen(&path).await;
+    let first = Entry { last_seen: at(99), revision: 0, ..entry().0 };
+    let mut entries = contents.entries;
+    entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    assert_eq!(entries, [first.clone(), Entry { last_seen: at(77), ..second.clone() }]);
+    assert_eq!(contents.installation.to_string(), INSTALLATION);
+    assert_eq!(
+        kept(&path),
+        [("node-1".into(), Some(b"{}".to_vec()), 99_000), ("node-2".into(), None, 77_000)]
+    );
+
+    // What comes without a report leaves the one that is stored.
+    let rebound = Entry { rebinding: true, ..first };
+    let write = Write::Node { entry: Box::new(rebound), report: None, departure: None };
+    store.write(write).await.expect("written");
+    store.write(node(&second, &body, None)).await.expect("written");
+    let seen = vec![(second.name.clone(), at(120)), ("nobody".parse().expect("a name"), at(120))];
+    store.write(Write::Seen(seen)).await.expect("written");
+    assert_eq!(
+        kept(&path),
+        [("node-1".into(), Some(b"{}".to_vec()), 99_000), ("node-2".into(), Some(body), 120_000)]
+    );
+    store.write(Write::Forget(second.name, departure("node-1", 130))).await.expect("written");
+    drop(store);
+    let entries = reopen(&path).await.1.entries;
+    assert!(entries.iter().all(|entry| entry.rebinding) && entries.len() == 1, "{entries:?}");
+    let database = rusqlite::Connection::open(&path).expect("opens");
+    for table in ["node", "report", "last_seen"] {
+        let count = format!("SELECT count(*) FROM {table}");
+        let count: i64 = database.query_row(&count, [], |row| row.get(0)).expect("a count");
+        assert_eq!(count, 1, "{table}");
+    }
+}
+
+/// How many transactions the write-ahead log holds. Each ends with a frame that has the database's size.
+/// Source: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>.
+fn transactions(path: &Path) -> usize {
+    const HEADER: usize = 32;
+    const FRAME: usize = 24 + 4096;
+    let log = fs::read(path.with_extension("db-wal")).expect("the log");
+    let frames = log.get(HEADER..).unwrap_or_default().chunks_exact(FRAME);
+    frames.filter(|frame| frame[4..8] != [0; 4]).count()
+}
+
+#[tokio::test]
+async fn a_burst_waits_for_the_disk_a_few_times() {
+    const NODES: usize = 1000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rollcall.db");
+    let (store, _) = Store::open(&path).expect("new");
+    let (one, body) = entry();
+    let before = transactions(&path);
+    let mut writes = tokio::task::JoinSet::new();
+    for number in 0..NODES {
+        let name = format!("node-{number}");
+        let (name, node_id) = (name.parse().expect("a name"), name.parse().expect("an id"));
+        let write = node(&Entry { name, node_id, ..one.clone() }, &body, None);
+        let store = store.clone();
+        writes.spawn(async move { store.write(write).await });
+    }
+    while let Some(written) = writes.join_next().await {
+        written.expect("no panic").expect("written");
+    }
+    let burst = transactions(&path) - before;
+    assert!((1..=NODES / 100).contains(&burst), "{burst} transactions");
+
+    // Whoever comes alone is not kept waiting, and what is stored already is not written again.
+    let seen = |second| Write::Seen(vec![(one.name.clone(), at(second))]);
+    for (second, more) in [(20, 1), (20, 0), (30, 1)] {
+        let before = transactions(&path);
+        store.write(seen(second)).await.expect("written");
+        assert_eq!(transactions(&path) - before, more, "{second}");
+    }
+    drop(store);
+    assert_eq!(reopen(&path).await.1.entries.len(), NODES);
 }
 
 #[tokio::test]

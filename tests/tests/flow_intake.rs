@@ -231,6 +231,34 @@ fn a_report_is_answered_with_an_assignment() {
 }
 
 #[test]
+fn an_unchanged_report_is_answered_without_the_disk() {
+    let bed = Bed::new("");
+    let aggregator = bed.aggregator(&[]);
+    let reports: Vec<Value> = (0..20).map(|node| report(&format!("node-{node}"), node)).collect();
+    let written = || {
+        ["rollcall.db", "rollcall.db-wal"].map(|name| {
+            let file = fs::metadata(bed.path(name)).expect("a file of the store");
+            (file.len(), file.modified().expect("a time"))
+        })
+    };
+    let report_all = || {
+        for report in &reports {
+            aggregator.accept(report);
+        }
+    };
+    report_all();
+    let before = written();
+    for _ in 0..5 {
+        report_all();
+    }
+    assert_eq!(written(), before);
+    let mut changed = report("node-7", 7);
+    changed["inventory"]["swap"]["known"]["totalBytes"] = (3_u64 << 30).into();
+    aggregator.accept(&changed);
+    assert_ne!(written(), before, "a changed one is written");
+}
+
+#[test]
 fn the_admin_listener() {
     let bed = Bed::new("");
     let mut aggregator = bed.aggregator(&[]);
