@@ -438,8 +438,12 @@ async fn open_store(
         (StorePlace::Kubernetes, Some(it)) => it,
         (StorePlace::Kubernetes, None) => return Err(ServeError::NoNamespace),
         (StorePlace::Sqlite(path), _) => {
-            let opened = Store::open(path).map_err(|source| ServeError::Store { source });
-            return opened.map(|(store, contents)| (store, contents, None));
+            let path = path.clone();
+            // A large one takes long enough to keep others waiting.
+            let opened = tokio::task::spawn_blocking(move || Store::open(&path)).await;
+            let opened = opened.map_err(|_panicked| ServeError::Ended { part: "store" })?;
+            let (store, contents) = opened.map_err(|source| ServeError::Store { source })?;
+            return Ok((store, contents, None));
         }
     };
     let mut trouble = None;
