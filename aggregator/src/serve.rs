@@ -21,6 +21,7 @@ use rollcall_daemon::notify::Notifier;
 use rollcall_daemon::observe;
 use rollcall_daemon::readiness::{Latch, Readiness};
 use rollcall_report::error_chain;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -230,6 +231,7 @@ async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     install_crypto_provider();
+    allow_open_files();
     tokio::pin!(shutdown);
     let file =
         ClusterFile::read(&config.cluster).map_err(|source| ServeError::ClusterFile { source })?;
@@ -330,6 +332,16 @@ async fn run(
     }
     log::info!("stopped");
     intake.and(admin)
+}
+
+/// Lets as many files be open as the system allows: thousands of agents may report at once, as after an
+/// outage, and a shell or a container gives fewer, for the sake of programs that use select(2).
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        log::warn!(limit = limit.current, error:% = error; "the limit on open files stays as it is");
+    }
 }
 
 /// Each target that is registered with, and how it is reached.
