@@ -36,20 +36,20 @@ pub async fn accept(
     let Outline { node, digest } = outline(&body)?;
     identity.may_report_for(&node.name)?;
     let voucher = voucher(&aggregator.nodes, identity, &node.name)?;
-    {
-        let roll = aggregator.roll();
+    let now = Timestamp::now();
+    let noted = {
+        let mut roll = aggregator.roll();
         let had = roll.get(&node.name).map(|entry| &entry.node_id);
         let label = voucher.as_ref().and_then(|voucher| voucher.label.as_ref());
         identity.may_have_its_id(&node, &[had, label])?;
-    }
-    let now = Timestamp::now();
+        roll.note(&node, digest, voucher.as_ref(), now)
+    };
     let interval = aggregator.interval;
     let assignment = |node_id| Assignment {
         node_id,
         node_class: aggregator.class_of(&node.name).map(|class| class.to_string()),
         interval_seconds: u32::try_from(interval.as_secs()).unwrap_or(u32::MAX),
     };
-    let noted = aggregator.roll().note(&node, digest, voucher.as_ref(), now);
     if let Some(node_id) = noted {
         return Ok(Accepted { assignment: assignment(node_id), changed: false });
     }
