@@ -2,6 +2,7 @@
 //! change, since whoever issues certificates renews them while the aggregator runs.
 
 pub mod handshake;
+mod tickets;
 
 use std::convert::Infallible;
 use std::fs;
@@ -29,6 +30,7 @@ use thiserror::Error;
 use tokio::time::sleep;
 
 use crate::metrics::Metrics;
+use tickets::Tickets;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(10);
@@ -327,11 +329,16 @@ fn config(pair: &Pair, clients: Option<&ClientCa>) -> Result<Arc<ServerConfig>, 
     let mut config =
         builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&pair.key))));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     if clients.is_some() {
         // A session that is taken up again brings its certificate along unchecked, whether or not
         // that has expired since.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+    } else {
+        let tickets = Tickets::until(pair.leaf.not_after);
+        config.ticketer = Arc::new(tickets.map_err(|source| TlsError::Library { source })?);
+        // An agent has one connection at a time.
+        config.send_tls13_tickets = 1;
     }
     Ok(Arc::new(config))
 }
