@@ -34,7 +34,7 @@ pub fn tables(inventory: &Inventory, explanation: &Explanation) -> String {
 /// What a subject comes to, as the document has it; `None` where it is not known.
 fn result(subject: Subject, inventory: &Inventory) -> Option<String> {
     match subject {
-        Subject::Machine => Some(inventory.machine.known()?.architecture.clone()),
+        Subject::Machine => Some(inventory.machine.known()?.architecture.to_string()),
         Subject::Cpu => Some(format!("{} vCPUs", inventory.cpu.known()?.online)),
         Subject::Memory => Some(mib(inventory.memory.known()?.total_bytes)),
         Subject::Swap => Some(mib(inventory.swap.known()?.total_bytes)),
@@ -184,11 +184,11 @@ mod tests {
         );
         let inventory = Inventory {
             machine: Reading::Absent,
-            cpu: Reading::Absent,
+            cpu: Reading::Absent.into(),
             memory: Reading::Absent,
             swap: Reading::Absent,
-            disks: Reading::Known(vec![disk("sda", 20), disk("sdb", 1)]),
-            nics: Reading::Absent,
+            disks: Reading::Known(vec![disk("sda", 20), disk("sdb", 1)]).into(),
+            nics: Reading::Absent.into(),
             gpus: Reading::failed("no bus"),
         };
         assert_eq!(tables(&inventory, &explanation), expected);

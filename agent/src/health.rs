@@ -65,16 +65,17 @@ mod tests {
         };
         Inventory {
             machine: Reading::Absent,
-            cpu: Reading::failed("no CPU"),
+            cpu: Reading::failed("no CPU").into(),
             memory: Reading::Absent,
             swap: Reading::Absent,
-            disks: Reading::Absent,
+            disks: Reading::Absent.into(),
             nics: Reading::Known(vec![
                 nic("up", Link::Up, Reading::Known(10)),
                 nic("quiet", Link::Up, Reading::Absent),
                 nic("broken", Link::Unknown, Reading::failed("EIO")),
                 nic("down", Link::Down, Reading::Absent),
-            ]),
+            ])
+            .into(),
             gpus: Reading::Known(Gpus {
                 nvidia_pci_devices: Reading::Known(2),
                 lost: vec!["0000:17:00.0".into()],
@@ -95,9 +96,9 @@ mod tests {
         let since = |health: Health| health.failing_since.get(&Subject::Cpu).copied();
         assert_eq!(since(watch.note(&inventory, at(100))), Some(100));
         assert_eq!(since(watch.note(&inventory, at(200))), Some(100));
-        inventory.cpu = Reading::Absent;
+        inventory.cpu = Reading::Absent.into();
         assert_eq!(since(watch.note(&inventory, at(300))), None);
-        inventory.cpu = Reading::failed("no CPU");
+        inventory.cpu = Reading::failed("no CPU").into();
         assert_eq!(since(watch.note(&inventory, at(400))), Some(400), "it began anew");
     }
 

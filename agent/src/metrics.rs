@@ -390,17 +390,17 @@ mod tests {
         let metrics = Metrics::register(&registry).expect("a new registry is empty");
         let mut inventory = Inventory {
             machine: Reading::Absent,
-            cpu: Reading::failed("no CPU"),
+            cpu: Reading::failed("no CPU").into(),
             memory: Reading::Absent,
             swap: Reading::Absent,
-            disks: Reading::Absent,
-            nics: Reading::Absent,
+            disks: Reading::Absent.into(),
+            nics: Reading::Absent.into(),
             gpus: Reading::Absent,
         };
         let failed = "rollcall_agent_probe_failed{subject=\"cpu\"} 1";
         metrics.probed(&inventory, Duration::from_millis(20));
         assert!(text(&registry).contains(failed));
-        inventory.cpu = Reading::Absent;
+        inventory.cpu = Reading::Absent.into();
         metrics.probed(&inventory, Duration::from_millis(20));
         assert!(!text(&registry).contains(failed), "a recovery shows");
         metrics.reported(Outcome::Failed, Duration::from_secs(15));
@@ -487,18 +487,18 @@ mod tests {
             let expected: Vec<&String> = all.iter().filter(|line| !is_missing(line)).collect();
             assert_eq!(shown().iter().collect::<Vec<_>>(), expected, "without {missing:?}");
         };
-        lacks(&|it| it.cpu = Reading::failed("EIO"), &names[..1]);
+        lacks(&|it| it.cpu = Reading::failed("EIO").into(), &names[..1]);
         lacks(&|it| it.memory = Reading::failed("EIO"), &names[1..2]);
         lacks(&|it| it.swap = Reading::failed("EIO"), &names[2..3]);
-        lacks(&|it| it.disks = Reading::failed("EIO"), &names[3..5]);
+        lacks(&|it| it.disks = Reading::failed("EIO").into(), &names[3..5]);
         let size = |it: &mut Inventory| {
-            let Reading::Known(disks) = &mut it.disks else { panic!("no disks") };
+            let Reading::Known(disks) = &mut *it.disks else { panic!("no disks") };
             disks[0].size_bytes = Reading::failed("EIO");
         };
         lacks(&size, &names[4..5]);
-        lacks(&|it| it.nics = Reading::failed("EIO"), &names[5..7]);
+        lacks(&|it| it.nics = Reading::failed("EIO").into(), &names[5..7]);
         let undecided = |it: &mut Inventory| {
-            let Reading::Known(nics) = &mut it.nics else { panic!("no interfaces") };
+            let Reading::Known(nics) = &mut *it.nics else { panic!("no interfaces") };
             nics[0].kind = NicKind::Other;
             nics[0].speed_mbps = Reading::failed("EIO");
         };

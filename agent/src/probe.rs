@@ -191,11 +191,11 @@ impl Files {
         let gpus = gpu::build(&self.bus, nvml_answers, labels);
         let inventory = Inventory {
             machine: keep(&mut explanation, Subject::Machine, self.machine),
-            cpu: keep(&mut explanation, Subject::Cpu, self.cpu),
+            cpu: keep(&mut explanation, Subject::Cpu, self.cpu).into(),
             memory: keep(&mut explanation, Subject::Memory, self.memory),
             swap: keep(&mut explanation, Subject::Swap, self.swap),
-            disks: keep(&mut explanation, Subject::Disks, self.disks),
-            nics: keep(&mut explanation, Subject::Nics, self.nics),
+            disks: keep(&mut explanation, Subject::Disks, self.disks).into(),
+            nics: keep(&mut explanation, Subject::Nics, self.nics).into(),
             gpus: keep(&mut explanation, Subject::Gpus, gpus),
         };
         Survey { inventory, explanation }.believed()
@@ -213,11 +213,11 @@ fn unanswered() -> Survey {
     }
     let inventory = Inventory {
         machine: Reading::failed(reason),
-        cpu: Reading::failed(reason),
+        cpu: Reading::failed(reason).into(),
         memory: Reading::failed(reason),
         swap: Reading::failed(reason),
-        disks: Reading::failed(reason),
-        nics: Reading::failed(reason),
+        disks: Reading::failed(reason).into(),
+        nics: Reading::failed(reason).into(),
         gpus: Reading::failed(reason),
     };
     Survey { inventory, explanation }
@@ -305,11 +305,11 @@ mod tests {
         };
         let inventory = Inventory {
             machine: Reading::Absent,
-            cpu: Reading::Absent,
+            cpu: Reading::Absent.into(),
             memory: Reading::Absent,
             swap: Reading::Known(Swap { total_bytes: u64::MAX, zram_bytes: 0 }),
-            disks: Reading::Known(vec![disk.clone(), disk]),
-            nics: Reading::Known(Vec::new()),
+            disks: Reading::Known(vec![disk.clone(), disk]).into(),
+            nics: Reading::Known(Vec::new()).into(),
             gpus: Reading::Absent,
         };
         let survey = Survey { inventory, explanation: Explanation::new() }.believed();
@@ -318,7 +318,7 @@ mod tests {
         let failed: Vec<Subject> = failures.iter().map(|(subject, _)| *subject).collect();
         assert_eq!(failed, [Subject::Swap, Subject::Disks]);
         assert!(failures[1].1.contains("names \"sda\" twice"), "{failures:?}");
-        assert_eq!(survey.inventory.nics, Reading::Known(Vec::new()));
+        assert_eq!(*survey.inventory.nics, Reading::Known(Vec::new()));
         for subject in failed {
             assert_eq!(survey.explanation[&subject][0].rule, NOT_BELIEVED);
         }

@@ -12,7 +12,7 @@ use crate::probe::Survey;
 pub fn build(node: NodeIdentity, survey: Survey, watch: &mut Watch, now: SystemTime) -> NodeReport {
     NodeReport {
         schema_version: SCHEMA_VERSION,
-        agent: Agent { version: env!("CARGO_PKG_VERSION").to_owned() },
+        agent: Agent { version: env!("CARGO_PKG_VERSION").into() },
         node,
         passed_over: passed_over(&survey.explanation),
         health: Some(watch.note(&survey.inventory, now)),

@@ -94,11 +94,11 @@ mod tests {
         let unknown = || driver.map_or(Reading::Absent, Reading::failed);
         Inventory {
             machine: Reading::Absent,
-            cpu,
+            cpu: cpu.into(),
             memory: Reading::Absent,
             swap: Reading::Absent,
-            disks: Reading::Absent,
-            nics: Reading::Absent,
+            disks: Reading::Absent.into(),
+            nics: Reading::Absent.into(),
             gpus: Reading::Known(Gpus {
                 nvidia_pci_devices: Reading::Absent,
                 lost: Vec::new(),

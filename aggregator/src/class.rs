@@ -123,14 +123,14 @@ impl Shape {
         let amd = amd.and_then(Reading::known).into_iter().flatten();
         let amd: Vec<&str> = amd.map(|gpu| gpu.model.as_str()).collect();
         let gpus = known.gpus.ok_or_else(|| unknown(Subject::Gpus))?;
-        let gpus = gpus.into_iter().map(|(model, count)| {
+        let gpus = gpus.iter().map(|(model, &count)| {
             let is_amd = amd.contains(&model.as_str());
             let vendor = if is_amd { GpuVendor::Amd } else { GpuVendor::Nvidia };
-            GpuGroup { vendor, model, count }
+            GpuGroup { vendor, model: model.to_string(), count }
         });
         let disks = known.disks.ok_or_else(|| unknown(Subject::Disks))?;
         Ok(Self {
-            architecture: machine.architecture.clone(),
+            architecture: machine.architecture.to_string(),
             vcpus: known.cpus.ok_or_else(|| unknown(Subject::Cpu))?,
             cpu_model: inventory.cpu.known().and_then(|cpu| cpu.model.clone()),
             installed_bytes: known.installed_bytes,

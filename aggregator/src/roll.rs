@@ -5,17 +5,18 @@
 
 pub mod baseline;
 mod carry;
+mod claims;
 pub mod departure;
 pub mod identity;
 pub mod loss;
+pub mod pool;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::Hash;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use rollcall_report::{
     Health, IdSource, Inventory, MachineHash, NodeId, NodeIdentity, NodeName, NodeReport,
-    PassedOver, Subject,
+    PassedOver, Shared, Subject,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -23,9 +24,11 @@ use thiserror::Error;
 use crate::class::NodeClassId;
 use crate::digest::Digest;
 use baseline::{Baseline, Shape, changes};
+use claims::Claims;
 use departure::{Departure, Departures};
 use identity::{Voucher, accepted_id};
 use loss::LostGpu;
+use pool::Pool;
 
 /// A node on the roll.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +62,7 @@ pub struct Entry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former_class: Option<NodeClassId>,
     /// The agent's version.
-    pub agent_version: String,
+    pub agent_version: Shared<str>,
     /// What is known: the last report, and for what failed in it the last known value.
     pub inventory: Inventory,
     /// What failed in the last report.
@@ -77,10 +80,10 @@ pub struct Entry {
     /// What the agent said of its own looking, as of [`Self::changed`]: it makes no report news, so
     /// that a report which is unchanged otherwise does not refresh it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health: Option<Health>,
+    pub health: Option<Shared<Health>>,
     /// What the agent passed over, as of [`Self::changed`] likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub passed_over: Vec<PassedOver>,
+    pub passed_over: Shared<Vec<PassedOver>>,
     /// Digest of the last report.
     pub digest: Digest,
     /// When the node first reported.
@@ -205,12 +208,13 @@ pub struct Roll {
     names_by_machine: Claims<MachineHash>,
     /// Nodes that the store holds and that claim what one before them has: not shown until that one
     /// lets go of it.
-    shadowed: BTreeMap<NodeName, (Ticket, Entry)>,
+    shadowed: BTreeMap<NodeName, (Ticket, Shared<Entry>)>,
     conflicts: BTreeMap<NodeName, (Conflict, Timestamp)>,
     departures: Departures,
     /// Nodes on the roll that another aggregator has written down as departed: they have when the
     /// shared store holds them no more.
     foretold: BTreeMap<NodeId, Departure>,
+    pool: Pool,
     next_position: u64,
     last_ticket: Ticket,
 }
@@ -224,7 +228,7 @@ pub struct Ticket(u64);
 #[must_use = "it is not shown until it is confirmed"]
 pub struct Change {
     /// What is to be stored.
-    pub entry: Entry,
+    pub entry: Shared<Entry>,
     /// The id that the node had before; `None`: it is new on the roll.
     pub former_id: Option<NodeId>,
     /// The former id as one that has left, if the node has another one now; to be stored with the
@@ -247,62 +251,20 @@ pub struct Leave {
 #[derive(Debug, Default)]
 struct Slot {
     /// What the store holds.
-    stored: Option<(Ticket, Entry)>,
+    stored: Option<(Ticket, Shared<Entry>)>,
     /// Changes that are on their way there.
-    pending: BTreeMap<Ticket, Entry>,
+    pending: BTreeMap<Ticket, Shared<Entry>>,
     /// What was put into the queue before this was forgotten by the store.
     forgotten: Ticket,
 }
 
-/// Who claims what. Two nodes claim the same where one is on its way to a store that another
-/// aggregator has written the other into.
-#[derive(Debug)]
-struct Claims<K>(HashMap<K, BTreeSet<NodeName>>);
-
-impl<K> Default for Claims<K> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<K: Eq + Hash + Clone> Claims<K> {
-    fn add(&mut self, what: &K, name: &NodeName) {
-        self.0.entry(what.clone()).or_default().insert(name.clone());
-    }
-
-    fn remove(&mut self, what: &K, name: &NodeName) {
-        let names = self.0.get_mut(what);
-        if names.is_some_and(|names| names.remove(name) && names.is_empty()) {
-            self.0.remove(what);
-        }
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    fn has(&self, what: &K) -> bool {
-        self.0.contains_key(what)
-    }
-
-    /// Whether a node claims it.
-    fn has_from(&self, what: &K, name: &NodeName) -> bool {
-        self.0.get(what).is_some_and(|names| names.contains(name))
-    }
-
-    /// Another node that claims it.
-    fn of_another(&self, what: &K, name: &NodeName) -> Option<&NodeName> {
-        self.0.get(what)?.iter().find(|other| *other != name)
-    }
-}
-
 impl Slot {
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
+    fn entries(&self) -> impl Iterator<Item = &Shared<Entry>> {
         self.stored.iter().map(|(_, entry)| entry).chain(self.pending.values())
     }
 
     /// What the next change is made of.
-    fn latest(&self) -> Option<&Entry> {
+    fn latest(&self) -> Option<&Shared<Entry>> {
         let pending = self.pending.last_key_value().map(|(_, entry)| entry);
         pending.or(self.stored.as_ref().map(|(_, entry)| entry))
     }
@@ -328,7 +290,9 @@ impl Roll {
     pub fn restore(mut entries: Vec<Entry>, departures: Vec<Departure>, now: Timestamp) -> Self {
         entries.sort_unstable_by(|one, other| one.precedence().cmp(&other.precedence()));
         let mut roll = Self::default();
-        for entry in entries {
+        for mut entry in entries {
+            roll.pool.share(&mut entry);
+            let entry = Shared::from(entry);
             roll.next_position = roll.next_position.max(entry.position + 1);
             let name = entry.name.clone();
             let claims = roll.check_claims(&name, &entry.node_id, entry.claimed_machine());
@@ -380,7 +344,7 @@ impl Roll {
     ) -> Result<Change, Conflict> {
         let slot = self.slots.get(&report.node.name);
         let shadowed = self.shadowed.get(&report.node.name).map(|(_, entry)| entry);
-        let previous = slot.and_then(Slot::latest).or(shadowed);
+        let previous = slot.and_then(Slot::latest).or(shadowed).map(|entry| &**entry);
         let node_id = accepted_id(&report.node, voucher, previous)?;
         let NodeIdentity { name, machine_hash, id_source, overwrite_label, .. } = report.node;
         let proven = voucher.is_some_and(|voucher| voucher.is_proven);
@@ -421,7 +385,7 @@ impl Roll {
         let last = same_machine
             .map(|entry| (entry.baseline.as_ref(), Shape::of(&entry.inventory, &entry.lost_gpus)));
         let shape = Shape::of(&inventory, &lost_gpus);
-        let entry = Entry {
+        let mut entry = Entry {
             position: previous.map_or(self.next_position, |entry| entry.position),
             revision: previous.map_or(0, |entry| entry.revision) + 1,
             name,
@@ -440,9 +404,9 @@ impl Roll {
             failing,
             gpus_unanswered,
             lost_gpus,
-            baseline: Baseline::after(last, boot_id.as_deref(), shape),
-            health: report.health,
-            passed_over: report.passed_over,
+            baseline: Baseline::after(last, boot_id.as_ref(), shape),
+            health: report.health.map(Shared::from),
+            passed_over: report.passed_over.into(),
             digest,
             first_seen: previous.map_or(now, |entry| entry.first_seen),
             changed: now,
@@ -454,6 +418,7 @@ impl Roll {
         if !matches!(self.conflicts.get(&entry.name), Some((Conflict::MachineDiffers { .. }, _))) {
             self.conflicts.remove(&entry.name);
         }
+        self.pool.share(&mut entry);
         Ok(self.put(entry, former_id))
     }
 
@@ -461,7 +426,7 @@ impl Roll {
     pub fn rebind(&mut self, name: &NodeName) -> Option<Change> {
         let latest = self.slots.get(name)?.latest()?;
         let revision = latest.revision + 1;
-        let entry = Entry { rebinding: true, revision, ..latest.clone() };
+        let entry = Entry { rebinding: true, revision, ..Entry::clone(latest) };
         self.conflicts.remove(name);
         let former_id = Some(entry.node_id.clone());
         Some(self.put(entry, former_id))
@@ -473,7 +438,7 @@ impl Roll {
         let slot = self.slots.get(name).filter(|slot| slot.pending.is_empty())?;
         let latest = slot.latest().filter(|entry| entry.node_class != Some(class))?;
         let revision = latest.revision + 1;
-        let entry = Entry { node_class: Some(class), revision, ..latest.clone() };
+        let entry = Entry { node_class: Some(class), revision, ..Entry::clone(latest) };
         let former_id = Some(entry.node_id.clone());
         Some(self.put(entry, former_id))
     }
@@ -518,7 +483,8 @@ impl Roll {
         if self.foretold.get(&entry.node_id).is_some_and(is_over) {
             self.foretold.remove(&entry.node_id);
         }
-        self.show(&name, ticket, entry, now);
+        self.pool.share(&mut entry);
+        self.show(&name, ticket, entry.into(), now);
         if let Some(departure) = former_id.and_then(|id| self.foretold.remove(&id)) {
             self.departed(departure);
         }
@@ -576,7 +542,7 @@ impl Roll {
     }
 
     /// Shows what the store holds, unless it contradicts what comes first.
-    fn show(&mut self, name: &NodeName, ticket: Ticket, entry: Entry, now: Timestamp) {
+    fn show(&mut self, name: &NodeName, ticket: Ticket, entry: Shared<Entry>, now: Timestamp) {
         let claims = self.check_claims(name, &entry.node_id, entry.claimed_machine());
         self.shadowed.remove(name);
         self.update(name, |slot| slot.stored = Some((ticket, entry)));
@@ -696,7 +662,7 @@ impl Roll {
     /// The nodes in the order in which they came.
     pub fn entries(&self) -> Vec<&Entry> {
         let stored = self.slots.values().filter_map(|slot| slot.stored.as_ref());
-        let mut entries: Vec<&Entry> = stored.map(|(_, entry)| entry).collect();
+        let mut entries: Vec<&Entry> = stored.map(|(_, entry)| &**entry).collect();
         entries.sort_unstable_by_key(|entry| entry.precedence());
         entries
     }
@@ -709,7 +675,7 @@ impl Roll {
 
     /// A node.
     pub fn get(&self, name: &NodeName) -> Option<&Entry> {
-        self.slots.get(name)?.stored.as_ref().map(|(_, entry)| entry)
+        self.slots.get(name)?.stored.as_ref().map(|(_, entry)| &**entry)
     }
 
     fn check_claims(
@@ -740,6 +706,7 @@ impl Roll {
         let renamed = former_id.clone().filter(|former| *former != entry.node_id);
         let departure =
             renamed.map(|node_id| Departure { node_id, at: entry.changed, renamed: true });
+        let entry = Shared::from(entry);
         let change = Change { entry: entry.clone(), former_id, departure, ticket };
         self.update(&change.entry.name, |slot| {
             slot.pending.insert(ticket, entry);
@@ -749,22 +716,22 @@ impl Roll {
 
     /// Changes a slot and what it claims.
     fn update(&mut self, name: &NodeName, change: impl FnOnce(&mut Slot)) {
-        let mut slot = self.slots.remove(name).unwrap_or_default();
+        let slot = self.slots.entry(name.clone()).or_default();
         for entry in slot.entries() {
             self.names_by_id.remove(&entry.node_id, name);
             if let Some(machine) = entry.claimed_machine() {
                 self.names_by_machine.remove(machine, name);
             }
         }
-        change(&mut slot);
+        change(slot);
         for entry in slot.entries() {
             self.names_by_id.add(&entry.node_id, name);
             if let Some(machine) = entry.claimed_machine() {
                 self.names_by_machine.add(machine, name);
             }
         }
-        if slot.latest().is_some() {
-            self.slots.insert(name.clone(), slot);
+        if slot.latest().is_none() {
+            self.slots.remove(name);
         }
     }
 }

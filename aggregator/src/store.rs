@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
-use rollcall_report::{NodeName, error_chain};
+use rollcall_report::{NodeName, Shared, error_chain};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -53,7 +53,7 @@ pub enum Write {
     /// A node, and its report as it was sent.
     Node {
         /// What the roll knows.
-        entry: Box<Entry>,
+        entry: Shared<Entry>,
         /// The report, kept for a newer version that understands more of it; `None` leaves the
         /// stored one.
         report: Option<Vec<u8>>,

@@ -22,7 +22,7 @@ type Edit = fn(&mut Inventory);
 fn report(boot: Option<&str>, edits: &[Edit]) -> NodeReport {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sample/node-1.json");
     let mut report = parse(&fs::read(path).expect("the sample")).expect("a report");
-    known(&mut report.inventory.machine).boot_id = boot.map(str::to_owned);
+    known(&mut report.inventory.machine).boot_id = boot.map(Into::into);
     for edit in edits {
         edit(&mut report.inventory);
     }
@@ -53,7 +53,7 @@ fn one_disk_less(inventory: &mut Inventory) {
 fn nothing(_: &mut Inventory) {}
 
 fn disks_fail(inventory: &mut Inventory) {
-    inventory.disks = Reading::failed("EIO");
+    inventory.disks = Reading::failed("EIO").into();
 }
 
 /// What has changed after reports, one a second.
@@ -64,7 +64,7 @@ fn after(reports: Vec<NodeReport>) -> Option<Vec<String>> {
         let change = roll.admit(report, Digest::of(&[&[second]]), None, now).expect("one node");
         let text = serde_json::to_string(&change.entry).expect("JSON");
         let again: Entry = serde_json::from_str(&text).expect("readable");
-        assert_eq!(again, change.entry, "a restart changes nothing");
+        assert_eq!(again, *change.entry, "a restart changes nothing");
         roll.confirm(change);
     }
     let changes = roll.entries()[0].hardware_changes()?;

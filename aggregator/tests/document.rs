@@ -86,20 +86,20 @@ fn what_is_not_known_keeps_the_node_out() {
         Reading::failed("input/output error")
     }
     let cases: [(&str, Edit, Subject); 12] = [
-        ("cpu", |i| i.cpu = failed(), Subject::Cpu),
+        ("cpu", |i| i.cpu = failed().into(), Subject::Cpu),
         ("memory", |i| i.memory = failed(), Subject::Memory),
         ("swap", |i| i.swap = failed(), Subject::Swap),
-        ("all disks", |i| i.disks = failed(), Subject::Disks),
+        ("all disks", |i| i.disks = failed().into(), Subject::Disks),
         (
             "one disk's size",
             |i| {
-                if let Reading::Known(disks) = &mut i.disks {
+                if let Reading::Known(disks) = &mut *i.disks {
                     disks[0].size_bytes = failed();
                 }
             },
             Subject::Disks,
         ),
-        ("nics", |i| i.nics = failed(), Subject::Nics),
+        ("nics", |i| i.nics = failed().into(), Subject::Nics),
         (
             "what an interface is",
             |i| {
@@ -150,7 +150,7 @@ fn amd(device_id: &str, memory_bytes: Reading<u64>) -> AmdGpu {
     AmdGpu {
         pci_address: "0000:c1:00.0".into(),
         device_id: device_id.into(),
-        model: format!("AMD {device_id}"),
+        model: format!("AMD {device_id}").into(),
         memory_bytes,
     }
 }
@@ -223,7 +223,8 @@ fn bandwidth() {
             link,
             speed_mbps: speed,
             driver: None,
-        }]);
+        }])
+        .into();
         let (document, warnings) = assemble_one(&inventory, &overrides);
         assert_eq!(document.network.interfaces, 1, "{what}");
         assert_eq!(document.network.tx_bandwidth, expected, "{what}");
@@ -238,7 +239,7 @@ fn gpu(index: u32, memory_bytes: Reading<u64>) -> Gpu {
         model: "NVIDIA H100 80GB HBM3".into(),
         memory_bytes,
         compute_capability: Some(ComputeCapability { major: 9, minor: 0 }),
-        uuid: Some(format!("GPU-{index}")),
+        uuid: Some(format!("GPU-{index}").into()),
         pci_address: None,
         active_nvlinks: None,
         mig: None,
@@ -446,7 +447,7 @@ prop_compose! {
         });
         let gpus: Vec<Gpu> = (0..).zip(gpus).map(|(index, memory)| Gpu {
             index,
-            model: format!("model {}", memory % 3),
+            model: format!("model {}", memory % 3).into(),
             memory_bytes: Reading::Known(memory),
             compute_capability: None,
             uuid: None,
@@ -458,11 +459,11 @@ prop_compose! {
             machine: Reading::Absent,
             cpu: Reading::Known(Cpu {
                 online, cores: None, sockets: None, numa_nodes: None, model: None, vendor: None,
-            }),
+            }).into(),
             memory: Reading::Known(Memory { total_bytes: memory, installed_bytes: Reading::Absent }),
             swap: Reading::Known(Swap { total_bytes: swap, zram_bytes: 7 }),
-            disks: Reading::Known(disks.collect()),
-            nics: Reading::Known(nics.collect()),
+            disks: Reading::Known(disks.collect()).into(),
+            nics: Reading::Known(nics.collect()).into(),
             gpus: Reading::Known(Gpus {
                 nvidia_pci_devices: Reading::Known(u32::try_from(gpus.len()).expect("few")),
                 passed_through: 0,

@@ -34,8 +34,8 @@ fn gpu(number: u32, index: u32) -> Gpu {
         model: model.into(),
         memory_bytes: Reading::Known((24 + u64::from(number)) << 30),
         compute_capability: Some(ComputeCapability { major: 8, minor }),
-        uuid: Some(format!("GPU-{number}")),
-        pci_address: Some(format!("0000:{:02x}:00.0", 0x10 + number)),
+        uuid: Some(format!("GPU-{number}").into()),
+        pci_address: Some(format!("0000:{:02x}:00.0", 0x10 + number).into()),
         active_nvlinks: None,
         mig: None,
     }
@@ -287,7 +287,7 @@ fn what_an_incomplete_node_is_not_known_to_have_is_no_zero() {
     assert_eq!(states, expected);
     let mut roll = Roll::default();
     let change = roll.admit(report(Reading::failed("EIO")), Digest::of(&[b"x"]), None, at(0));
-    let entry = change.expect("new").entry;
+    let entry = change.expect("new").entry.into_inner();
     let states = GpuStates::of(&Source::of(&entry, at(0), HOLD_DOWN), None);
     assert_eq!(states, GpuStates::default());
 }

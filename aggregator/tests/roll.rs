@@ -41,7 +41,7 @@ fn digest(of: u8) -> Digest {
 /// Takes a report that the store takes, too.
 fn take(roll: &mut Roll, report: NodeReport, of: u8, now: Timestamp) -> Result<Entry, Conflict> {
     let change = roll.admit(report, digest(of), None, now)?;
-    let entry = change.entry.clone();
+    let entry = change.entry.clone().into_inner();
     roll.confirm(change);
     Ok(entry)
 }
@@ -475,18 +475,18 @@ fn what_fails_keeps_its_last_known_value_and_is_marked() {
     }
     let cases: [(Subject, Fail); 11] = [
         (Subject::Machine, |r| r.inventory.machine = eio()),
-        (Subject::Cpu, |r| r.inventory.cpu = eio()),
+        (Subject::Cpu, |r| r.inventory.cpu = eio().into()),
         (Subject::Memory, |r| r.inventory.memory = eio()),
         (Subject::Swap, |r| r.inventory.swap = eio()),
-        (Subject::Disks, |r| r.inventory.disks = eio()),
+        (Subject::Disks, |r| r.inventory.disks = eio().into()),
         (Subject::Disks, |r| {
-            if let Reading::Known(disks) = &mut r.inventory.disks {
+            if let Reading::Known(disks) = &mut *r.inventory.disks {
                 disks[1].size_bytes = eio();
             }
         }),
-        (Subject::Nics, |r| r.inventory.nics = eio()),
+        (Subject::Nics, |r| r.inventory.nics = eio().into()),
         (Subject::Nics, |r| {
-            if let Reading::Known(nics) = &mut r.inventory.nics {
+            if let Reading::Known(nics) = &mut *r.inventory.nics {
                 nics[0].speed_mbps = eio();
             }
         }),
@@ -526,7 +526,7 @@ fn what_is_truly_gone_is_gone() {
     let mut roll = Roll::default();
     take(&mut roll, report("a", "a", Some(1)), 1, at(0)).expect("new");
     let mut without = report("a", "a", Some(1));
-    without.inventory.disks = Reading::Known(vec![]);
+    without.inventory.disks = Reading::Known(vec![]).into();
     without.inventory.gpus = Reading::Known(Gpus {
         nvidia_pci_devices: Reading::Known(0),
         passed_through: 0,
@@ -553,7 +553,7 @@ fn driver(inventory: &mut Inventory) -> &mut NvidiaDriver {
 
 fn amd(number: u8, memory_bytes: Reading<u64>) -> AmdGpu {
     AmdGpu {
-        pci_address: format!("0000:{number:02x}:00.0"),
+        pci_address: format!("0000:{number:02x}:00.0").into(),
         device_id: "0x74a1".into(),
         model: "AMD Instinct MI300X".into(),
         memory_bytes,
@@ -795,7 +795,7 @@ fn a_node_that_kubernetes_vouches_for_is_bound_to_its_node_object() {
         let mut report = report(name, name, Some(machine));
         report.inventory.memory = memory;
         let change = roll.admit(report, digest(of), Some(voucher), at(i64::from(of)))?;
-        let entry = change.entry.clone();
+        let entry = change.entry.clone().into_inner();
         roll.confirm(change);
         Ok::<Entry, Conflict>(entry)
     };

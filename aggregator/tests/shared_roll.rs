@@ -91,7 +91,7 @@ impl Replica {
         let written = fits.then(|| {
             shared.writes += 1;
             let (uid, generation) = stored.map_or((shared.writes, 1), |(uid, it)| (uid, it + 1));
-            let object = Object { uid, generation, entry: change.entry.clone() };
+            let object = Object { uid, generation, entry: change.entry.clone().into_inner() };
             shared.objects.insert(name.clone(), object.clone());
             shared.told.push((name, Ok(object.clone())));
             object
@@ -229,7 +229,7 @@ fn of_two_nodes_with_one_id_the_first_has_it() {
         let digest = Digest::of(&[name.as_bytes()]);
         let voucher = Voucher { node_uid: name.to_owned(), label: None, is_proven: true };
         let change = roll.admit(report(name, id), digest, Some(&voucher), at(0));
-        Entry { position, ..change.expect("no conflict").entry }
+        Entry { position, ..change.expect("no conflict").entry.into_inner() }
     };
     for (what, first, second) in [
         ("the later one comes later", entry("a", "x", 0), entry("b", "x", 1)),
@@ -264,7 +264,7 @@ fn of_two_nodes_that_are_stored_at_once_the_first_has_the_id() {
             let what = format!("{ours} here, {theirs} there");
             let mut roll = Roll::default();
             let change = admit(&mut roll, ours);
-            roll.learn(admit(&mut Roll::default(), theirs).entry, at(1));
+            roll.learn(admit(&mut Roll::default(), theirs).entry.into_inner(), at(1));
             let shown = |roll: &Roll| -> Vec<String> {
                 roll.entries().iter().map(|entry| entry.name.to_string()).collect()
             };

@@ -30,7 +30,7 @@ fn entry() -> (Entry, Vec<u8>) {
     let mut roll = Roll::default();
     let report = parse(&body).expect("a report");
     let change = roll.admit(report, Digest::of(&[&body]), None, at(10)).expect("new");
-    (change.entry, body)
+    (change.entry.into_inner(), body)
 }
 
 fn at(second: i64) -> Timestamp {
@@ -38,7 +38,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn node(entry: &Entry, body: &[u8], departure: Option<Departure>) -> Write {
-    Write::Node { entry: Box::new(entry.clone()), report: Some(body.to_vec()), departure }
+    Write::Node { entry: entry.clone().into(), report: Some(body.to_vec()), departure }
 }
 
 fn departure(id: &str, second: i64) -> Departure {
@@ -157,7 +157,7 @@ fn full_entry() -> Entry {
     let mut admit = |report: &NodeReport, second| {
         let digest = Digest::of(&[&[u8::try_from(second).expect("small")]]);
         let change = roll.admit(report.clone(), digest, None, at(second)).expect("one node");
-        let entry = change.entry.clone();
+        let entry = change.entry.clone().into_inner();
         roll.confirm(change);
         entry
     };
@@ -476,7 +476,7 @@ async fn a_store_of_version_3_is_brought_up_to_today_and_keeps_its_nodes() {
 
     // What comes without a report leaves the one that is stored.
     let rebound = Entry { rebinding: true, ..first };
-    let write = Write::Node { entry: Box::new(rebound), report: None, departure: None };
+    let write = Write::Node { entry: rebound.into(), report: None, departure: None };
     store.write(write).await.expect("written");
     store.write(node(&second, &body, None)).await.expect("written");
     let seen = vec![(second.name.clone(), at(120)), ("nobody".parse().expect("a name"), at(120))];

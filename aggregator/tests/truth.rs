@@ -166,11 +166,12 @@ fn inventory(step: &Step, present: Present, kind: Kind) -> Inventory {
                 model: None,
                 vendor: None,
             },
-        ),
+        )
+        .into(),
         memory: unless(memory, Memory { total_bytes: 1 << 40, installed_bytes: Reading::Absent }),
         swap: unless(swap, Swap { total_bytes: 8 << 30, zram_bytes: 0 }),
-        disks: unless(all_disks, disks.collect()),
-        nics: unless(all_nics, nics.collect()),
+        disks: unless(all_disks, disks.collect()).into(),
+        nics: unless(all_nics, nics.collect()).into(),
         gpus: unless(all_gpus, gpus(step, present, kind)),
     }
 }
@@ -181,11 +182,11 @@ fn gpus(step: &Step, present: Present, kind: Kind) -> Gpus {
     // The driver numbers those that answer anew.
     let answering = (0..).zip(answering).map(|(index, gpu)| Gpu {
         index,
-        model: GPUS[gpu].0.to_owned(),
+        model: GPUS[gpu].0.into(),
         memory_bytes: unless(step.gpu_memory == Some(gpu), GPUS[gpu].1),
         compute_capability: None,
-        uuid: kind.has_uuids.then(|| format!("GPU-{gpu}")),
-        pci_address: Some(address(gpu)),
+        uuid: kind.has_uuids.then(|| format!("GPU-{gpu}").into()),
+        pci_address: Some(address(gpu).into()),
         active_nvlinks: None,
         mig: None,
     });
@@ -202,9 +203,9 @@ fn gpus(step: &Step, present: Present, kind: Kind) -> Gpus {
     };
     let names_lost = kind.names_lost && !step.driver_failed && !step.bus_failed;
     let amd = AMD.iter().take(present.amd).enumerate().map(|(index, memory)| AmdGpu {
-        pci_address: address(64 + index),
-        device_id: "0x74a1".to_owned(),
-        model: "AMD Instinct MI300X".to_owned(),
+        pci_address: address(64 + index).into(),
+        device_id: "0x74a1".into(),
+        model: "AMD Instinct MI300X".into(),
         memory_bytes: unless(step.amd_memory == Some(index), *memory),
     });
     Gpus {

@@ -380,16 +380,16 @@ async fn what_others_say_is_text() {
         match &mut gpus.nvidia_driver {
             Reading::Known(driver) => {
                 for gpu in &mut driver.gpus {
-                    gpu.model.clone_from(&all);
+                    gpu.model = all.as_str().into();
                 }
             }
             other => panic!("the sample has a driver: {other:?}"),
         }
         if let Reading::Known(machine) = &mut report.inventory.machine {
-            machine.vendor = Some(all.clone());
-            machine.operating_system = Some(all.clone());
+            machine.vendor = Some(all.as_str().into());
+            machine.operating_system = Some(all.as_str().into());
         }
-        if let Reading::Known(disks) = &mut report.inventory.disks {
+        if let Reading::Known(disks) = &mut *report.inventory.disks {
             for disk in disks {
                 disk.model = Some(all.clone());
             }
@@ -399,7 +399,7 @@ async fn what_others_say_is_text() {
             passed_over.examples = vec![all.clone()];
         }
         report.inventory.swap = Reading::failed(&all);
-        report.agent.version.clone_from(&all);
+        report.agent.version = all.as_str().into();
     });
     bed.stands(|state| {
         state.phase = Phase::Refused;
@@ -444,7 +444,7 @@ async fn who_wants_a_person_comes_first_and_nothing_unknown_is_a_zero() {
     bed.report("failing", lately(), |_| {});
     bed.report("failing", lately(), |report| {
         report.inventory.swap = Reading::failed("I/O error");
-        report.agent.version = "9".to_owned();
+        report.agent.version = "9".into();
     });
     bed.report("lost", lately(), |report| {
         let Reading::Known(gpus) = &mut report.inventory.gpus else { return };
@@ -534,7 +534,7 @@ async fn many_nodes_come_in_pages_and_the_query_is_kept() {
     let bed = Bed::new(FILE);
     for number in 0..250 {
         bed.report(&format!("node-{number}"), lately(), |report| {
-            if let Reading::Known(cpu) = &mut report.inventory.cpu {
+            if let Reading::Known(cpu) = &mut *report.inventory.cpu {
                 cpu.online = number + 1;
             }
         });

@@ -3,8 +3,10 @@
 use std::fmt;
 
 use ring::digest::{SHA256, digest};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
+
+use crate::Shared;
 
 /// How many hexadecimal digits of a long name's hash end the shortened form.
 const NAME_HASH_DIGITS: usize = 10;
@@ -73,7 +75,7 @@ macro_rules! validated_string {
 
             fn try_from(text: String) -> Result<Self, $error> {
                 Self::check(&text)?;
-                Ok(Self(text))
+                Ok(Self(text.into()))
             }
         }
 
@@ -81,13 +83,20 @@ macro_rules! validated_string {
             type Err = $error;
 
             fn from_str(text: &str) -> Result<Self, $error> {
-                Self::try_from(text.to_owned())
+                Self::check(text)?;
+                Ok(Self(text.into()))
             }
         }
 
         impl From<$name> for String {
             fn from(value: $name) -> Self {
-                value.0
+                value.0.to_string()
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.0.serialize(serializer)
             }
         }
 
@@ -103,14 +112,14 @@ macro_rules! validated_string {
 ///
 /// At most 63 characters of `[A-Za-z0-9._-]`, letters or digits at both ends.
 /// Source: Kubernetes documentation, "Labels and Selectors", syntax and character set.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(
     feature = "openapi",
     schema(value_type = String, min_length = 1, max_length = 63, pattern = "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
 )]
-#[serde(try_from = "String", into = "String")]
-pub struct NodeId(String);
+#[serde(try_from = "String")]
+pub struct NodeId(Shared<str>);
 
 impl NodeId {
     /// The longest label value that Kubernetes takes, in characters.
@@ -173,14 +182,14 @@ pub struct InvalidNodeId {
 }
 
 /// The name of a Kubernetes Node: a DNS subdomain (RFC 1123) of at most 253 characters.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(
     feature = "openapi",
     schema(value_type = String, min_length = 1, max_length = 253, pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
 )]
-#[serde(try_from = "String", into = "String")]
-pub struct NodeName(String);
+#[serde(try_from = "String")]
+pub struct NodeName(Shared<str>);
 
 impl NodeName {
     fn check(text: &str) -> Result<(), InvalidNodeName> {
@@ -211,14 +220,14 @@ pub struct InvalidNodeName {
 /// An application-specific hash of `/etc/machine-id`: 32 lower-case hexadecimal digits.
 ///
 /// The machine id itself is confidential (machine-id(5)) and never leaves the machine.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(
     feature = "openapi",
     schema(value_type = String, min_length = 32, max_length = 32, pattern = "^[0-9a-f]{32}$")
 )]
-#[serde(try_from = "String", into = "String")]
-pub struct MachineHash(String);
+#[serde(try_from = "String")]
+pub struct MachineHash(Shared<str>);
 
 impl MachineHash {
     fn check(text: &str) -> Result<(), InvalidMachineHash> {

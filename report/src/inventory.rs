@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::Reading;
+use crate::{Reading, Shared};
 
 /// The whole inventory of a node, as counted by the rules in `docs/counting.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,17 +16,18 @@ pub struct Inventory {
     /// The machine as such.
     pub machine: Reading<Machine>,
     /// Processors.
-    pub cpu: Reading<Cpu>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Reading<Cpu>))]
+    pub cpu: Shared<Reading<Cpu>>,
     /// Main memory.
     pub memory: Reading<Memory>,
     /// Swap space.
     pub swap: Reading<Swap>,
     /// Physical disks, in the order of their names.
     #[cfg_attr(feature = "openapi", schema(value_type = Reading<crate::openapi::Disks>))]
-    pub disks: Reading<Vec<Disk>>,
+    pub disks: Shared<Reading<Vec<Disk>>>,
     /// Physical network interfaces, in the order of their names.
     #[cfg_attr(feature = "openapi", schema(value_type = Reading<crate::openapi::Nics>))]
-    pub nics: Reading<Vec<Nic>>,
+    pub nics: Shared<Reading<Vec<Nic>>>,
     /// GPUs and other accelerators.
     pub gpus: Reading<Gpus>,
 }
@@ -36,11 +37,11 @@ impl Inventory {
     pub fn fail(&mut self, subject: Subject, reason: &str) {
         match subject {
             Subject::Machine => self.machine = Reading::failed(reason),
-            Subject::Cpu => self.cpu = Reading::failed(reason),
+            Subject::Cpu => self.cpu = Reading::failed(reason).into(),
             Subject::Memory => self.memory = Reading::failed(reason),
             Subject::Swap => self.swap = Reading::failed(reason),
-            Subject::Disks => self.disks = Reading::failed(reason),
-            Subject::Nics => self.nics = Reading::failed(reason),
+            Subject::Disks => self.disks = Reading::failed(reason).into(),
+            Subject::Nics => self.nics = Reading::failed(reason).into(),
             Subject::Gpus => self.gpus = Reading::failed(reason),
         }
     }
@@ -127,15 +128,15 @@ impl fmt::Display for Subject {
 pub struct Machine {
     /// The kernel's architecture, as `uname -m` says: `x86_64`, `aarch64`.
     #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::Text))]
-    pub architecture: String,
+    pub architecture: Shared<str>,
     /// `PRETTY_NAME` of os-release(5).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::openapi::Text>))]
-    pub operating_system: Option<String>,
+    pub operating_system: Option<Shared<str>>,
     /// The kernel's release, as `uname -r` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::openapi::Text>))]
-    pub kernel_release: Option<String>,
+    pub kernel_release: Option<Shared<str>>,
     /// When the machine was booted, in seconds since the epoch (`btime` of `/proc/stat`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::openapi::EpochSeconds>))]
@@ -144,19 +145,19 @@ pub struct Machine {
     /// boot. The boot time cannot stand in for it, since it moves when the clock is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::openapi::Text>))]
-    pub boot_id: Option<String>,
+    pub boot_id: Option<Shared<str>>,
     /// Who made the machine, as its firmware says (DMI).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::openapi::Text>))]
-    pub vendor: Option<String>,
+    pub vendor: Option<Shared<str>>,
     /// What its maker calls it (DMI).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::openapi::Text>))]
-    pub product: Option<String>,
+    pub product: Option<Shared<str>>,
 }
 
 /// Processors.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Cpu {
@@ -212,7 +213,7 @@ pub struct Swap {
 }
 
 /// A physical disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Disk {
@@ -234,7 +235,7 @@ pub struct Disk {
 }
 
 /// Where a disk is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Attachment {
     /// In or at this machine.
@@ -248,7 +249,7 @@ pub enum Attachment {
 }
 
 /// A physical network interface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Nic {
@@ -269,7 +270,7 @@ pub struct Nic {
 }
 
 /// What a network interface speaks (its `type` in sysfs).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum NicKind {
     /// ARPHRD 1.
@@ -282,7 +283,7 @@ pub enum NicKind {
 }
 
 /// The state of an interface's link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Link {
     /// There is a carrier.
@@ -357,11 +358,11 @@ pub struct NvidiaDriver {
     /// The driver's version, for example `580.159.04`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::openapi::Text>))]
-    pub version: Option<String>,
+    pub version: Option<Shared<str>>,
     /// The newest CUDA version that the driver serves, for example `13.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::openapi::Text>))]
-    pub cuda_version: Option<String>,
+    pub cuda_version: Option<Shared<str>>,
     /// GPUs that answer, in the order of their index: the usable ones.
     #[cfg_attr(feature = "openapi", schema(max_items = 256))]
     pub gpus: Vec<Gpu>,
@@ -381,7 +382,7 @@ pub struct Gpu {
     pub index: u32,
     /// The maker's name for it, for example `NVIDIA H100 80GB HBM3`.
     #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::Text))]
-    pub model: String,
+    pub model: Shared<str>,
     /// Total memory in bytes; absent where it shares the machine's (integrated GPUs).
     #[cfg_attr(feature = "openapi", schema(value_type = Reading<crate::openapi::GpuMemoryBytes>))]
     pub memory_bytes: Reading<u64>,
@@ -391,11 +392,11 @@ pub struct Gpu {
     /// The GPU's own identity, for example `GPU-…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::openapi::Text>))]
-    pub uuid: Option<String>,
+    pub uuid: Option<Box<str>>,
     /// Where it sits, for example `0000:17:00.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::openapi::Text>))]
-    pub pci_address: Option<String>,
+    pub pci_address: Option<Shared<str>>,
     /// How many of its `NVLink` links are active; left out where the driver does not
     /// tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -428,13 +429,13 @@ pub struct MigInstance {
 pub struct AmdGpu {
     /// Where it sits, for example `0000:c1:00.0`.
     #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::Text))]
-    pub pci_address: String,
+    pub pci_address: Shared<str>,
     /// PCI device, for example `0x74a1`.
     #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::Text))]
-    pub device_id: String,
+    pub device_id: Shared<str>,
     /// The maker's name for it, for example `AMD Instinct MI300X`.
     #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::Text))]
-    pub model: String,
+    pub model: Shared<str>,
     /// Total memory in bytes; absent where it shares the machine's.
     #[cfg_attr(feature = "openapi", schema(value_type = Reading<crate::openapi::GpuMemoryBytes>))]
     pub memory_bytes: Reading<u64>,

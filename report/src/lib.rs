@@ -19,6 +19,7 @@ pub mod openapi;
 mod plausible;
 mod reading;
 mod reply;
+mod shared;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,7 @@ pub use inventory::{
 pub use plausible::{Implausible, MAX_TEXT_CHARS, clean_text, is_disguising};
 pub use reading::{Reading, error_chain};
 pub use reply::{Assignment, Refusal, RefusalCode};
+pub use shared::Shared;
 
 /// The schema version that this crate writes, and the newest that it reads.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -76,5 +78,5 @@ pub struct NodeReport {
 pub struct Agent {
     /// The agent's version, for example `0.1.0`.
     #[cfg_attr(feature = "openapi", schema(value_type = openapi::Text))]
-    pub version: String,
+    pub version: Shared<str>,
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// What came of looking for one thing on a machine.
 ///
 /// On the wire: `{"known": VALUE}`, `"absent"` or `{"failed": {"reason": "…"}}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Reading<T> {

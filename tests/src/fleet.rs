@@ -173,11 +173,11 @@ impl Line {
         report.node.id_source = IdSource::NodeName;
         report.node.machine_hash = Some(MachineHash::try_from(format!("{:032x}", rng.u128(..)))?);
         report.node.name = name;
-        env!("CARGO_PKG_VERSION").clone_into(&mut report.agent.version);
+        report.agent.version = env!("CARGO_PKG_VERSION").into();
         let inventory = &mut report.inventory;
         self.kind.vary(inventory, rng);
         if let Some(machine) = known(&mut inventory.machine) {
-            machine.boot_id = Some(uuid(rng));
+            machine.boot_id = Some(uuid(rng).into());
             machine.boot_time_seconds =
                 machine.boot_time_seconds.map(|at| at + rng.u64(0..60 * 60 * 24 * 30));
         }
@@ -188,7 +188,7 @@ impl Line {
             && let Some(driver) = known(&mut gpus.nvidia_driver)
         {
             for gpu in &mut driver.gpus {
-                gpu.uuid = Some(format!("GPU-{}", uuid(rng)));
+                gpu.uuid = Some(format!("GPU-{}", uuid(rng)).into());
             }
         }
         Ok(report)

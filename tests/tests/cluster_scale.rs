@@ -70,7 +70,7 @@ fn report(node: u64) -> NodeReport {
 
 /// How many CPUs a node has, to be changed in place.
 fn cpus(report: &mut NodeReport) -> &mut u32 {
-    match &mut report.inventory.cpu {
+    match &mut *report.inventory.cpu {
         Reading::Known(cpu) => &mut cpu.online,
         other => panic!("the sample's CPUs are known, not {other:?}"),
     }

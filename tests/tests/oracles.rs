@@ -78,9 +78,9 @@ fn probe() -> Result<NodeReport, String> {
 
 fn architecture_and_kernel(inventory: &Inventory) -> Result<(), Problem> {
     let machine = known("machine", &inventory.machine)?;
-    equal("architecture", &machine.architecture, &tool("uname", &["-m"])?.trim().to_owned())?;
+    equal("architecture", &machine.architecture.as_str(), &tool("uname", &["-m"])?.trim())?;
     let release = tool("uname", &["-r"])?.trim().to_owned();
-    equal("kernel release", &machine.kernel_release, &Some(release))
+    equal("kernel release", &machine.kernel_release.as_deref(), &Some(release.as_str()))
 }
 
 fn online_cpus(inventory: &Inventory) -> Result<(), Problem> {
@@ -215,10 +215,10 @@ fn gpus(inventory: &Inventory) -> Result<(), Problem> {
             let memory_mib = gpu.memory_bytes.known().map(|bytes| bytes / (1024 * 1024));
             vec![
                 gpu.index.to_string(),
-                gpu.model.clone(),
+                gpu.model.to_string(),
                 memory_mib.map(|mib| mib.to_string()).unwrap_or_default(),
                 gpu.compute_capability.map(|version| version.to_string()).unwrap_or_default(),
-                gpu.uuid.clone().unwrap_or_default(),
+                gpu.uuid.as_deref().unwrap_or_default().to_owned(),
             ]
         })
         .collect();

@@ -168,11 +168,11 @@ impl Bus {
         }
         let gpu = |(index, function): (u32, &Function)| Gpu {
             index,
-            model: labels.product.clone(),
+            model: labels.product.as_str().into(),
             memory_bytes: Reading::Known(labels.memory_bytes),
             compute_capability: labels.compute_capability,
             uuid: None,
-            pci_address: Some(clean_text(&function.address)),
+            pci_address: Some(clean_text(&function.address).into()),
             active_nvlinks: None,
             mig: None,
         };
@@ -373,12 +373,12 @@ impl Made {
         let gpus = driver.and_then(|driver| driver.reading.known()).map(|driver| &driver.gpus);
         for gpu in gpus.into_iter().flatten() {
             let is_on_bus = gpu.pci_address.as_ref().is_some_and(|address| {
-                functions.iter().any(|function| &function.address == address)
+                functions.iter().any(|function| function.address == address.as_str())
             });
             if !is_on_bus {
                 self.findings.push(
                     Finding::new(Verdict::Counted, OFF_BUS, &format!("GPU {}", gpu.index))
-                        .value(&gpu.model)
+                        .value(gpu.model.as_str())
                         .source("nvmlDeviceGetHandleByIndex_v2"),
                 );
             }
@@ -675,7 +675,7 @@ mod tests {
         let (gpus, _) = built(&bus, None);
         let amd = gpus.amd.known().expect("one");
         assert_eq!(amd.len(), 1);
-        assert_eq!(amd[0].model, "AMD Instinct MI300X");
+        assert_eq!(amd[0].model.as_str(), "AMD Instinct MI300X");
         assert_eq!(amd[0].memory_bytes, Reading::Known(206_141_652_992));
         assert!(gpus.unmeasured.is_empty(), "measured");
         assert!(gpus.nvidia_driver.is_absent());
@@ -958,7 +958,7 @@ mod tests {
                 prop_assert!(nvidia.gpus.len() + nvidia.failures.len() <= devices.len());
                 // One that answers is not lost.
                 for gpu in &nvidia.gpus {
-                    prop_assert!(!gpus.lost.iter().any(|lost| Some(lost) == gpu.pci_address.as_ref()));
+                    prop_assert!(!gpus.lost.iter().any(|lost| Some(lost.as_str()) == gpu.pci_address.as_deref()));
                     prop_assert_ne!(gpu.memory_bytes.known(), Some(&0));
                 }
             } else {
@@ -990,11 +990,11 @@ mod tests {
             let Probed { reading, findings } = build(&bus, Some(&driver(devices)), None);
             let inventory = Inventory {
                 machine: Reading::Absent,
-                cpu: Reading::Absent,
+                cpu: Reading::Absent.into(),
                 memory: Reading::Absent,
                 swap: Reading::Absent,
-                disks: Reading::Absent,
-                nics: Reading::Absent,
+                disks: Reading::Absent.into(),
+                nics: Reading::Absent.into(),
                 gpus: reading,
             };
             let explanation = BTreeMap::from([(Subject::Gpus, findings)]);

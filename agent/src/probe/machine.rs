@@ -33,13 +33,13 @@ pub(super) fn probe(
 fn findings(machine: &Machine) -> Vec<Finding> {
     let boot_time = machine.boot_time_seconds.map(|seconds| seconds.to_string());
     [
-        ("architecture", Some(&machine.architecture), ARCHITECTURE),
-        ("operating system", machine.operating_system.as_ref(), "/etc/os-release"),
-        ("kernel", machine.kernel_release.as_ref(), KERNEL_RELEASE),
-        ("boot time", boot_time.as_ref(), STAT),
-        ("boot", machine.boot_id.as_ref(), BOOT_ID),
-        ("vendor", machine.vendor.as_ref(), "/sys/class/dmi/id/sys_vendor"),
-        ("product", machine.product.as_ref(), "/sys/class/dmi/id/product_name"),
+        ("architecture", Some(machine.architecture.as_str()), ARCHITECTURE),
+        ("operating system", machine.operating_system.as_deref(), "/etc/os-release"),
+        ("kernel", machine.kernel_release.as_deref(), KERNEL_RELEASE),
+        ("boot time", boot_time.as_deref(), STAT),
+        ("boot", machine.boot_id.as_deref(), BOOT_ID),
+        ("vendor", machine.vendor.as_deref(), "/sys/class/dmi/id/sys_vendor"),
+        ("product", machine.product.as_deref(), "/sys/class/dmi/id/product_name"),
     ]
     .into_iter()
     .filter_map(|(name, value, source)| {
@@ -65,19 +65,20 @@ fn read(root: &HostRoot, kernel_release: Result<String, ReadError>) -> Result<Ma
         // The file is there since Linux 6.1. Before, the agent's own architecture is the node's:
         // agents for 32 bits are not built.
         architecture: match text(ARCHITECTURE)? {
-            Some(architecture) => architecture,
+            Some(architecture) => architecture.into(),
             None => root
                 .manifest()
-                .and_then(|manifest| manifest.architecture.clone())
-                .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+                .and_then(|manifest| manifest.architecture.as_deref())
+                .unwrap_or(std::env::consts::ARCH)
+                .into(),
         },
-        operating_system: os_release.as_deref().and_then(parse_pretty_name),
+        operating_system: os_release.as_deref().and_then(parse_pretty_name).map(Into::into),
         // Every Linux tells it: where it is missing, this is no host's root.
-        kernel_release: known_text(&kernel_release?),
+        kernel_release: known_text(&kernel_release?).map(Into::into),
         boot_time_seconds,
-        boot_id: text(BOOT_ID)?,
-        vendor: text("/sys/class/dmi/id/sys_vendor")?,
-        product: text("/sys/class/dmi/id/product_name")?,
+        boot_id: text(BOOT_ID)?.map(Into::into),
+        vendor: text("/sys/class/dmi/id/sys_vendor")?.map(Into::into),
+        product: text("/sys/class/dmi/id/product_name")?.map(Into::into),
     })
 }
 

@@ -447,7 +447,7 @@ async fn gpus_without_a_library_are_told_by_the_nodes_labels() {
     assert!(gpus.nvidia_driver.failure().is_some(), "nobody answers: {gpus:#?}");
     let told = &gpus.nvidia_unasked;
     assert_eq!(told.len(), 1, "as many as there are here, and not as the label counts: {gpus:#?}");
-    assert_eq!(told[0].model, "NVIDIA-H100-80GB-HBM3");
+    assert_eq!(told[0].model.as_str(), "NVIDIA-H100-80GB-HBM3");
     assert_eq!(told[0].memory_bytes.known(), Some(&(81_559 << 20)));
     incoming.accept(60);
     agent.stop().await;

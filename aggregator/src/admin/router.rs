@@ -259,7 +259,7 @@ async fn rebind(
     let (pending, change) = {
         let mut roll = admin.aggregator.roll();
         let change = roll.rebind(&name).ok_or_else(|| no_such_node(name.as_str()))?;
-        let entry = Box::new(change.entry.clone());
+        let entry = change.entry.clone();
         let write = Write::Node { entry, report: None, departure: None };
         (permit.put(write), change)
     };

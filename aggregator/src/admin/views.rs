@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use rollcall_report::{Health, NodeId, NodeName, PassedOver, Subject};
+use rollcall_report::{Health, NodeId, NodeName, PassedOver, Shared, Subject};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
@@ -95,14 +95,17 @@ pub struct NodeView {
     pub hardware_changes: Option<Vec<Change>>,
     /// What the agent said of its own looking, when its report last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health: Option<Health>,
+    #[schema(value_type = Option<Health>)]
+    pub health: Option<Shared<Health>>,
     /// What the agent passed over, when its report last changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub passed_over: Vec<PassedOver>,
+    #[schema(value_type = Vec<PassedOver>)]
+    pub passed_over: Shared<Vec<PassedOver>>,
     /// When its report last changed.
     pub changed: Timestamp,
     /// The agent's version.
-    pub agent_version: String,
+    #[schema(value_type = String)]
+    pub agent_version: Shared<str>,
     /// When it first reported.
     pub first_seen: Timestamp,
     /// When it last reported.
@@ -453,7 +456,7 @@ impl NodesView {
 }
 
 /// The Nodes that targets do not get yet, and those that they do not get at all.
-fn not_offered(
+pub(super) fn not_offered(
     aggregator: &Aggregator,
     nodes: &ByName,
     roll: &[(&NodeName, bool)],
@@ -489,7 +492,8 @@ impl NodeView {
         Self::among(aggregator.nodes.all().as_deref(), aggregator, entry, classes, now)
     }
 
-    fn among(
+    /// The same by the Nodes as they were at one moment; `None`: they are not known.
+    pub(super) fn among(
         known: Option<&ByName>,
         aggregator: &Aggregator,
         entry: &Entry,

@@ -67,7 +67,7 @@ pub async fn accept(
         let mut roll = aggregator.roll();
         match roll.admit(report, digest, voucher.as_ref(), now) {
             Ok(change) => {
-                let entry = Box::new(change.entry.clone());
+                let entry = change.entry.clone();
                 let departure = change.departure.clone();
                 let write = Write::Node { entry, report: Some(body.to_vec()), departure };
                 (permit.put(write), change)

@@ -175,7 +175,7 @@ mod tests {
             Some(&voucher),
             Timestamp::UNIX_EPOCH,
         );
-        Entry { overwrites_label, ..change.expect("no conflict").entry }
+        Entry { overwrites_label, ..change.expect("no conflict").entry.into_inner() }
     }
 
     fn node(uid: &str, label: Option<&str>) -> Node {

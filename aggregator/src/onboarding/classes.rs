@@ -248,7 +248,7 @@ async fn store(
         let mut roll = aggregator.roll();
         // It has changed meanwhile, and is looked at again.
         let Some(change) = roll.classify(name, class) else { return Ok(()) };
-        let entry = Box::new(change.entry.clone());
+        let entry = change.entry.clone();
         let write = Write::Node { entry, report: None, departure: None };
         (permit.put(write), change)
     };

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use rollcall_report::{
-    Attachment, Gpus, Inventory, Memory, NicKind, NvidiaDriver, Reading, Subject,
+    Attachment, Gpus, Inventory, Memory, NicKind, NvidiaDriver, Reading, Shared, Subject,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -24,7 +24,7 @@ const MIB: u64 = 1024 * 1024;
 #[serde(rename_all = "camelCase")]
 pub struct Baseline {
     /// This boot, as the kernel names it.
-    pub boot_id: String,
+    pub boot_id: Shared<str>,
     /// What was there when the boot before ended; where that is not known, what the first report of
     /// this boot that knew it said.
     pub shape: Shape,
@@ -45,13 +45,13 @@ pub struct Shape {
     pub total_bytes: Option<u64>,
     /// Local disks: how many of each size in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub disks: Option<BTreeMap<u64, u32>>,
+    pub disks: Option<Shared<BTreeMap<u64, u32>>>,
     /// Network interfaces: how many of each name, which is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub nics: Option<BTreeMap<String, u32>>,
+    pub nics: Option<Shared<BTreeMap<String, u32>>>,
     /// GPUs, the lost ones too: how many of each model.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub gpus: Option<BTreeMap<String, u32>>,
+    pub gpus: Option<Shared<BTreeMap<Shared<str>, u32>>>,
 }
 
 /// Something that is not as it was before the machine was booted.
@@ -77,19 +77,19 @@ impl Baseline {
     /// that the report names, `now` the node's shape with it.
     pub(super) fn after(
         previous: Option<(Option<&Self>, Shape)>,
-        boot_id: Option<&str>,
+        boot_id: Option<&Shared<str>>,
         now: Shape,
     ) -> Option<Self> {
         // Without a baseline, nobody knows whether the boot is still the one of the last report.
         let Some((Some(baseline), last)) = previous else {
-            return boot_id.map(|boot_id| Self { boot_id: boot_id.to_owned(), shape: now });
+            return boot_id.map(|boot_id| Self { boot_id: boot_id.clone(), shape: now });
         };
         let (boot_id, shape) = match boot_id {
             None => return Some(baseline.clone()),
-            Some(boot_id) if boot_id == baseline.boot_id => (boot_id, baseline.shape.clone()),
+            Some(boot_id) if *boot_id == baseline.boot_id => (boot_id, baseline.shape.clone()),
             Some(boot_id) => (boot_id, last),
         };
-        Some(Self { boot_id: boot_id.to_owned(), shape: shape.or(now) })
+        Some(Self { boot_id: boot_id.clone(), shape: shape.or(now) })
     }
 }
 
@@ -105,16 +105,16 @@ impl Shape {
                 let local = disks.iter().filter(|disk| disk.attachment == Attachment::Local);
                 let sizes: Option<Vec<u64>> =
                     local.map(|disk| disk.size_bytes.known().copied()).collect();
-                sizes.map(tally)
+                sizes.map(|sizes| tally(sizes).into())
             }),
             nics: inventory.nics.known().and_then(|nics| {
                 let is_undecided = |kind, speed: &Reading<u64>| {
                     kind == NicKind::Other && speed.failure().is_some()
                 };
                 let is_known = !nics.iter().any(|nic| is_undecided(nic.kind, &nic.speed_mbps));
-                is_known.then(|| tally(nics.iter().map(|nic| nic.name.clone())))
+                is_known.then(|| tally(nics.iter().map(|nic| nic.name.clone())).into())
             }),
-            gpus: inventory.gpus.known().and_then(|gpus| models(gpus, lost)),
+            gpus: inventory.gpus.known().and_then(|gpus| models(gpus, lost)).map(Shared::from),
         }
     }
 
@@ -132,7 +132,7 @@ impl Shape {
 }
 
 /// How many GPUs of each model there are; `None` where one is there whose model is not known.
-fn models(gpus: &Gpus, lost: &[LostGpu]) -> Option<BTreeMap<String, u32>> {
+fn models(gpus: &Gpus, lost: &[LostGpu]) -> Option<BTreeMap<Shared<str>, u32>> {
     let on_bus = gpus.nvidia_pci_devices.known().copied().unwrap_or(0);
     let none = NvidiaDriver { version: None, cuda_version: None, gpus: vec![], failures: vec![] };
     let driver = match &gpus.nvidia_driver {

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 use rollcall_report::{
-    AmdGpu, Disk, Gpu, GpuFailure, Gpus, Inventory, Nic, NicKind, NvidiaDriver, Reading,
+    AmdGpu, Disk, Gpu, GpuFailure, Gpus, Inventory, Nic, NicKind, NvidiaDriver, Reading, Shared,
 };
 
 use super::Entry;
@@ -23,15 +23,16 @@ pub(super) fn forward(
     let (gpus, lost) = carry_gpus(&previous.gpus, &entry.lost_gpus, reported.gpus, now);
     let inventory = Inventory {
         machine: keep(&previous.machine, reported.machine),
-        cpu: keep(&previous.cpu, reported.cpu),
+        cpu: keep_shared(&previous.cpu, reported.cpu),
         memory: keep(&previous.memory, reported.memory),
         swap: keep(&previous.swap, reported.swap),
         disks: unless_in_doubt(&previous.disks, reported.disks, is_disk_in_doubt),
         nics: carry_list(
             &previous.nics,
-            unless_in_doubt(&previous.nics, reported.nics, is_undecided),
+            unless_in_doubt(&previous.nics, reported.nics, is_undecided).into_inner(),
             carry_nic,
-        ),
+        )
+        .into(),
         gpus,
     };
     (inventory, lost)
@@ -59,6 +60,17 @@ fn keep<T: Clone>(previous: &Reading<T>, reported: Reading<T>) -> Reading<T> {
     }
 }
 
+/// The same where the reading may be that of other nodes, too.
+fn keep_shared<T: Clone>(
+    previous: &Shared<Reading<T>>,
+    reported: Shared<Reading<T>>,
+) -> Shared<Reading<T>> {
+    if previous.known().is_some() && reported.failure().is_some() {
+        return previous.clone();
+    }
+    reported
+}
+
 /// A list that failed gives way to the one that was known; of one that did not, `carry` says what
 /// each element is worth beside those that were known, `None`: to be left out.
 fn carry_list<T: Clone>(
@@ -76,16 +88,15 @@ fn carry_list<T: Clone>(
 
 /// The list that was known, where an element of the reported one leaves the others in doubt.
 fn unless_in_doubt<T: Clone>(
-    previous: &Reading<Vec<T>>,
-    reported: Reading<Vec<T>>,
+    previous: &Shared<Reading<Vec<T>>>,
+    reported: Shared<Reading<Vec<T>>>,
     is_in_doubt: fn(&T) -> bool,
-) -> Reading<Vec<T>> {
-    match (previous, reported) {
-        (Reading::Known(before), Reading::Known(list)) if list.iter().any(is_in_doubt) => {
-            Reading::Known(before.clone())
-        }
-        (previous, reported) => keep(previous, reported),
+) -> Shared<Reading<Vec<T>>> {
+    let in_doubt = |list: &Vec<T>| list.iter().any(is_in_doubt);
+    if previous.known().is_some() && reported.known().is_some_and(in_doubt) {
+        return previous.clone();
     }
+    keep_shared(previous, reported)
 }
 
 /// A disk that cannot be read may be another path to one that counts, or the other way round.

@@ -14,6 +14,7 @@ use super::{Contents, Event, HistoryOf, JournalLine, OpenError, Write};
 use crate::onboarding::state::TargetState;
 use crate::roll::Entry;
 use crate::roll::departure::Departure;
+use crate::roll::pool::Pool;
 
 /// The version of the tables below, kept in the file as `user_version`.
 const VERSION: u32 = 4;
@@ -155,6 +156,7 @@ impl Database {
             .map_err(|source| record(path, "installation id", source))?;
 
         let mut entries = Vec::new();
+        let mut pool = Pool::default();
         let mut nodes = self
             .connection
             .prepare("SELECT node.name, entry, ms FROM node LEFT JOIN last_seen USING (name)")
@@ -168,6 +170,7 @@ impl Database {
             if let Some(Ok(last_seen)) = last_seen.map(Timestamp::from_millisecond) {
                 entry.last_seen = entry.last_seen.max(last_seen);
             }
+            pool.share(&mut entry);
             entries.push(entry);
         }
 

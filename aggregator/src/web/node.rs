@@ -671,11 +671,11 @@ fn gpus(entry: &Entry, lost: &Lost) -> Devices {
 fn nvidia(gpu: &Gpu, tone: Tone, counts: &str) -> Device {
     let what = joined(&[
         Some(format!("GPU {}", gpu.index)),
-        gpu.pci_address.clone(),
+        gpu.pci_address.as_deref().map(str::to_owned),
         gpu.compute_capability.map(|it| format!("compute capability {it}")),
         gpu.active_nvlinks.map(|links| format!("{links} NVLinks")),
         gpu.mig.as_ref().map(|parts| counted(parts.len(), "MIG instance")),
-        gpu.uuid.clone(),
+        gpu.uuid.as_deref().map(str::to_owned),
     ]);
     Device::new(gpu.model.as_str(), what, tone, counts)
         .bytes(&gpu.memory_bytes, "shares the machine's")

@@ -141,9 +141,9 @@ impl Kind {
                 let addresses = ["0000:17:00.0", "0000:65:00.0", "0000:ca:00.0", "0000:e3:00.0"];
                 let l40s = |(index, address): (u32, &str)| Gpu {
                     index,
-                    model: "NVIDIA L40S".to_owned(),
+                    model: "NVIDIA L40S".into(),
                     compute_capability: "8.9".to_owned().try_into().ok(),
-                    pci_address: Some(address.to_owned()),
+                    pci_address: Some(address.into()),
                     ..a40.clone()
                 };
                 driver.gpus = (0..).zip(addresses).map(l40s).collect();
@@ -153,7 +153,7 @@ impl Kind {
                 gpus.passed_through = 0;
                 let amd = known(&mut gpus.amd)?;
                 let mut eighth = amd.first()?.clone();
-                "0000:f5:00.0".clone_into(&mut eighth.pci_address);
+                eighth.pci_address = "0000:f5:00.0".into();
                 amd.push(eighth);
             }
         }

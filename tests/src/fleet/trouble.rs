@@ -78,8 +78,8 @@ impl Trouble {
                     ),
                 });
                 let address = lost.pci_address?;
-                health.lost_gpus.push(address.clone());
-                gpus.lost.push(address);
+                health.lost_gpus.push(address.to_string());
+                gpus.lost.push(address.to_string());
                 Some(Subject::Gpus)
             }
             Self::FailingProbe => {
@@ -110,7 +110,7 @@ impl Trouble {
                 // The same machine, booted again: the first digit of a boot's id is as good as any.
                 let boot = machine.boot_id.as_mut()?;
                 let first = if boot.starts_with('0') { "1" } else { "0" };
-                boot.replace_range(..1, first);
+                *boot = format!("{first}{}", boot.get(1..)?).into();
                 let memory = known(&mut inventory.memory)?;
                 memory.total_bytes /= 2;
                 if let Some(installed) = known(&mut memory.installed_bytes) {

@@ -145,7 +145,7 @@ mod tests {
         let gpus = |report: &NodeReport| -> Vec<String> {
             let gpus = report.inventory.gpus.known().expect("GPUs");
             let driver = gpus.nvidia_driver.known().expect("a driver");
-            driver.gpus.iter().filter_map(|gpu| gpu.uuid.clone()).collect()
+            driver.gpus.iter().filter_map(|gpu| gpu.uuid.as_deref()).map(str::to_owned).collect()
         };
         let mut all = [gpus(&one), gpus(&other)].concat();
         all.sort();

@@ -167,9 +167,9 @@ pub(super) fn judge(
         }
     };
     let gpu = AmdGpu {
-        pci_address: clean_text(&function.address),
-        device_id: format!("{:#06x}", function.device),
-        model,
+        pci_address: clean_text(&function.address).into(),
+        device_id: format!("{:#06x}", function.device).into(),
+        model: model.into(),
         memory_bytes,
     };
     (Judged::Gpu(gpu), finding)

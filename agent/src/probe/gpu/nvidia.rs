@@ -196,12 +196,16 @@ fn of_devices(answers: &DriverAnswers, labels: Option<&GpuLabels>) -> Driver {
         }
     }
     driver.reading = Reading::Known(NvidiaDriver {
-        version: answers.driver_version.value().map(String::as_str).and_then(known_text),
+        version: answers
+            .driver_version
+            .value()
+            .and_then(|version| known_text(version))
+            .map(Into::into),
         cuda_version: answers
             .cuda_driver_version
             .value()
             // CUDA_VERSION of cuda.h: 1000 times the major plus 10 times the minor version.
-            .map(|version| format!("{}.{}", version / 1000, version % 1000 / 10)),
+            .map(|version| format!("{}.{}", version / 1000, version % 1000 / 10).into()),
         gpus,
         failures,
     });
@@ -238,7 +242,7 @@ impl Driver {
         let mig = (device.mig_mode == Answer::Value(true)).then(|| self.instances(index, device));
         Ok(Some(Gpu {
             index,
-            model,
+            model: model.into(),
             memory_bytes,
             compute_capability: device.compute_capability.value().and_then(|&(major, minor)| {
                 Some(ComputeCapability {
@@ -246,8 +250,8 @@ impl Driver {
                     minor: minor.try_into().ok()?,
                 })
             }),
-            uuid: device.uuid.value().map(String::as_str).and_then(known_text),
-            pci_address: address,
+            uuid: device.uuid.value().and_then(|uuid| known_text(uuid)).map(Into::into),
+            pci_address: address.map(Into::into),
             active_nvlinks: device.nvlinks_active.value().copied(),
             mig,
         }))

@@ -165,7 +165,7 @@ pub(super) fn inventory(
         node_id: entry.node_id.to_string(),
         machine: Machine { hash: entry.machine.clone(), node_uid: entry.node_uid.clone() },
         position: entry.position,
-        agent_version: entry.agent_version.clone(),
+        agent_version: entry.agent_version.to_string(),
         sizes: sizing.sizes(entry),
     };
     let spec = InventorySpec { shown, entry: serde_json::to_string(entry)?, report };

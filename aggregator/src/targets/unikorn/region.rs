@@ -299,7 +299,8 @@ fn logical(gpus: &Reading<rollcall_report::Gpus>, model: &str) -> Result<Vec<Log
     let Some(gpus) = gpus.known() else { return Ok(Vec::new()) };
     let unknown = || format!("the memory of its {model} is not known");
     let driver = gpus.nvidia_driver.known().map(|driver| driver.gpus.as_slice());
-    let nvidia = driver.unwrap_or(&gpus.nvidia_unasked).iter().filter(|gpu| gpu.model == model);
+    let nvidia =
+        driver.unwrap_or(&gpus.nvidia_unasked).iter().filter(|gpu| gpu.model.as_str() == model);
     let nvidia = nvidia.map(|gpu| {
         let Some(instances) = &gpu.mig else {
             let bytes = *gpu.memory_bytes.known().ok_or_else(unknown)?;
@@ -313,7 +314,7 @@ fn logical(gpus: &Reading<rollcall_report::Gpus>, model: &str) -> Result<Vec<Log
         let bytes = sizes.and_then(|sizes| sizes.into_iter().min()).ok_or_else(unknown)?;
         Ok(LogicalGpu { parts: u32::try_from(instances.len()).unwrap_or(u32::MAX), bytes })
     });
-    let amd = gpus.amd.known().into_iter().flatten().filter(|gpu| gpu.model == model);
+    let amd = gpus.amd.known().into_iter().flatten().filter(|gpu| gpu.model.as_str() == model);
     let amd = amd.map(|gpu| {
         let bytes = *gpu.memory_bytes.known().ok_or_else(unknown)?;
         Ok(LogicalGpu { parts: 1, bytes })
@@ -359,7 +360,7 @@ mod tests {
         let report = parse(report.to_string().as_bytes()).expect("a report");
         let digest = Digest::of(&[name.as_bytes()]);
         let change = Roll::default().admit(report, digest, None, Timestamp::UNIX_EPOCH);
-        change.expect("no conflict").entry
+        change.expect("no conflict").entry.into_inner()
     }
 
     fn gpu(index: u32, model: &str, memory: u64, mig: Option<&[u64]>) -> Value {
