@@ -8,10 +8,14 @@ mod store;
 mod targets;
 mod text;
 
+use std::convert::Infallible;
+use std::iter::once;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use axum::body::Body;
+use futures_util::stream;
 use jiff::Timestamp;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
@@ -218,10 +222,21 @@ impl Metrics {
     ///
     /// When a metric cannot be encoded, which is a bug.
     pub fn text(&self) -> prometheus::Result<String> {
-        let nodes = self.each_node.text();
+        let pieces = self.each_node.pieces();
         let mut text = observe::text(&self.registry)?;
-        text.push_str(&nodes);
+        text.extend(pieces);
         Ok(text)
+    }
+
+    /// The same piece by piece, each written when it is sent.
+    ///
+    /// # Errors
+    ///
+    /// When a metric cannot be encoded, which is a bug.
+    pub fn body(&self) -> prometheus::Result<Body> {
+        let pieces = self.each_node.pieces();
+        let all = once(observe::text(&self.registry)?).chain(pieces);
+        Ok(Body::from_stream(stream::iter(all.map(Ok::<_, Infallible>))))
     }
 
     /// Notes which cluster this is.

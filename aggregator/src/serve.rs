@@ -256,7 +256,7 @@ async fn run(
         .map_err(|source| ServeError::Listener { listener: "admin", source })?;
     let unopened = readiness.latch("the store to open");
     let shown = metrics.clone();
-    let probes = observe::router(move || shown.text(), readiness.clone());
+    let probes = observe::router(move || shown.body(), readiness.clone());
     // Also connections that are kept open: what they ask later is not for the probes to answer.
     let (open, until_open) = until_dropped();
     notifier.status("opening the store");

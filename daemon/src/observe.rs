@@ -3,6 +3,7 @@
 use std::io;
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -14,9 +15,10 @@ use crate::readiness::Readiness;
 /// Routes that are open to everybody: they hold no secret and change nothing.
 ///
 /// `/livez` answers 200 as long as the runtime turns; `/readyz` 200 when ready, else 503 and what is
-/// waited for; `/metrics` what `metrics` gives, in Prometheus' text format.
-pub fn router(
-    metrics: impl Fn() -> prometheus::Result<String> + Clone + Send + Sync + 'static,
+/// waited for; `/metrics` what `metrics` gives, in Prometheus' text format: a text, or a body that is
+/// written as it is sent.
+pub fn router<B: Into<Body>>(
+    metrics: impl Fn() -> prometheus::Result<B> + Clone + Send + Sync + 'static,
     readiness: Readiness,
 ) -> Router {
     Router::new()
@@ -58,9 +60,9 @@ fn readyz(readiness: &Readiness) -> Response {
     }
 }
 
-fn shown(metrics: prometheus::Result<String>) -> Response {
+fn shown<B: Into<Body>>(metrics: prometheus::Result<B>) -> Response {
     match metrics {
-        Ok(text) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
+        Ok(text) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text.into()).into_response(),
         Err(error) => {
             log::error!(error:% = error; "metrics could not be encoded");
             (StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be encoded\n").into_response()

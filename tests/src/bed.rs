@@ -459,7 +459,27 @@ pub fn exchange(address: SocketAddr, request: &[u8]) -> Answer {
     };
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.unwrap_or_else(|| panic!("no status: {head:?}"));
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
+    let is_chunked = head.to_ascii_lowercase().contains("\r\ntransfer-encoding: chunked");
+    let body = if is_chunked { whole(body) } else { body.to_owned() };
+    Answer { status, head: head.to_owned(), body }
+}
+
+/// A body that came in chunks. Source: RFC 9112, 7.1.
+#[expect(clippy::panic, clippy::expect_used, reason = "the test has failed")]
+fn whole(mut chunks: &str) -> String {
+    let mut body = String::new();
+    loop {
+        let (size, rest) = chunks.split_once("\r\n").expect("a chunk's size");
+        let size = usize::from_str_radix(size, 16).expect("a size in hexadecimal digits");
+        if size == 0 {
+            return body;
+        }
+        let Some((chunk, rest)) = rest.split_at_checked(size) else {
+            panic!("the answer ends within a chunk of {size} bytes: {rest:?}")
+        };
+        body.push_str(chunk);
+        chunks = rest.strip_prefix("\r\n").expect("a chunk's end");
+    }
 }
 
 /// How long to wait for what takes a few tries.

@@ -41,7 +41,7 @@ pub fn router(
 ) -> Router {
     let page = web::router(Arc::clone(&aggregator), access.clone(), stopping);
     let metrics = aggregator.metrics.clone();
-    let open = observe::router(move || metrics.text(), readiness);
+    let open = observe::router(move || metrics.body(), readiness);
     let (api, _description) = api().split_for_parts();
     api.with_state(Arc::new(Admin { aggregator, access, clients, looking: Mutex::default() }))
         .merge(open)

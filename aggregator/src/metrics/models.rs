@@ -15,16 +15,12 @@ const OTHER: &str = "other";
 pub(super) struct Models<'a>(HashMap<&'a str, String>);
 
 impl<'a> Models<'a> {
-    /// Of all GPUs of the cluster, one name each.
-    pub(super) fn of(gpus: impl Iterator<Item = &'a str>) -> Self {
-        let mut counts: HashMap<&str, u64> = HashMap::new();
-        for model in gpus {
-            *counts.entry(model).or_default() += 1;
-        }
+    /// Of all GPUs of the cluster: how many there are by each name.
+    pub(super) fn of(counts: &HashMap<&'a str, u64>) -> Self {
         let mut labels: HashMap<&str, String> =
             counts.keys().map(|model| (*model, label(model))).collect();
         let mut by_label: BTreeMap<String, u64> = BTreeMap::new();
-        for (model, count) in &counts {
+        for (model, count) in counts {
             if let Some(label) = labels.get(model) {
                 *by_label.entry(label.clone()).or_default() += count;
             }
@@ -42,16 +38,9 @@ impl<'a> Models<'a> {
         Self(labels)
     }
 
-    /// How many GPUs a node has of each, by label.
-    pub(super) fn count<'b>(
-        &'b self,
-        gpus: impl Iterator<Item = &'b str>,
-    ) -> BTreeMap<&'b str, u64> {
-        let mut counts = BTreeMap::new();
-        for model in gpus {
-            *counts.entry(self.0.get(model).map_or(OTHER, String::as_str)).or_default() += 1;
-        }
-        counts
+    /// What a model is called.
+    pub(super) fn label(&self, model: &str) -> &str {
+        self.0.get(model).map_or(OTHER, String::as_str)
     }
 }
 
@@ -64,13 +53,29 @@ fn label(model: &str) -> String {
 mod tests {
     use super::*;
 
+    fn models<'a>(gpus: impl Iterator<Item = &'a str>) -> Models<'a> {
+        let mut counts = HashMap::new();
+        gpus.for_each(|model| *counts.entry(model).or_default() += 1);
+        Models::of(&counts)
+    }
+
+    /// How many GPUs there are by each label.
+    fn count<'a>(
+        models: &'a Models<'_>,
+        gpus: impl Iterator<Item = &'a str>,
+    ) -> BTreeMap<&'a str, u64> {
+        let mut counts = BTreeMap::new();
+        gpus.for_each(|model| *counts.entry(models.label(model)).or_default() += 1);
+        counts
+    }
+
     #[test]
     fn the_most_frequent_models_stay() {
         // Model 0 once, model 1 twice, …: of 70, the last 64 stay.
         let names: Vec<String> = (0..70).map(|n| format!("model {n:02}")).collect();
         let gpus = || names.iter().enumerate().flat_map(|(n, name)| vec![name.as_str(); n + 1]);
-        let models = Models::of(gpus());
-        let counts = models.count(gpus());
+        let models = models(gpus());
+        let counts = count(&models, gpus());
         assert_eq!(counts.len(), MOST + 1);
         assert_eq!(counts.get(OTHER), Some(&(1 + 2 + 3 + 4 + 5 + 6)));
         assert_eq!((counts.get("model 05"), counts.get("model 06")), (None, Some(&7)));
@@ -81,10 +86,10 @@ mod tests {
     #[test]
     fn of_equally_frequent_models_the_first_names_stay() {
         let names: Vec<String> = (0..70).map(|n| format!("model {n:02}")).collect();
-        let forwards = Models::of(names.iter().map(String::as_str));
-        let backwards = Models::of(names.iter().rev().map(String::as_str));
+        let forwards = models(names.iter().map(String::as_str));
+        let backwards = models(names.iter().rev().map(String::as_str));
         for models in [forwards, backwards] {
-            let counts = models.count(names.iter().map(String::as_str));
+            let counts = count(&models, names.iter().map(String::as_str));
             assert_eq!((counts.get("model 63"), counts.get("model 64")), (Some(&1), None));
             assert_eq!(counts.get(OTHER), Some(&6));
         }
@@ -93,8 +98,8 @@ mod tests {
     #[test]
     fn names_are_cleaned() {
         let gpus = ["NVIDIA H100\n", "NVIDIA H100", "\u{7}", "other"];
-        let models = Models::of(gpus.into_iter());
-        let counts = models.count(gpus.into_iter());
+        let models = models(gpus.into_iter());
+        let counts = count(&models, gpus.into_iter());
         assert_eq!(counts, BTreeMap::from([("NVIDIA H100", 2), (OTHER, 2)]));
     }
 }

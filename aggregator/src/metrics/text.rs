@@ -7,18 +7,21 @@ use std::fmt::{Display, Write as _};
 pub(super) struct Text(String);
 
 /// One gauge, all of whose series follow each other.
-#[derive(Debug)]
-pub(super) struct Gauge<'a> {
-    text: &'a mut String,
+#[derive(Debug, Clone)]
+pub(super) struct Gauge {
     name: &'static str,
     help: &'static str,
     is_begun: bool,
 }
 
 impl Text {
-    /// Begins a gauge. Without series nothing is written of it.
-    pub(super) const fn gauge(&mut self, name: &'static str, help: &'static str) -> Gauge<'_> {
-        Gauge { text: &mut self.0, name, help, is_begun: false }
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        Self(String::with_capacity(bytes))
+    }
+
+    /// How long it is, in bytes.
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
     }
 
     pub(super) fn into_string(self) -> String {
@@ -26,11 +29,16 @@ impl Text {
     }
 }
 
-impl Gauge<'_> {
+impl Gauge {
+    /// A gauge. Without series nothing is written of it.
+    pub(super) const fn new(name: &'static str, help: &'static str) -> Self {
+        Self { name, help, is_begun: false }
+    }
+
     /// Writes one series. Labels are in the order of their names.
-    pub(super) fn set(&mut self, labels: &[(&str, &str)], value: impl Display) {
-        let Self { text, name, help, .. } = self;
-        if !std::mem::replace(&mut self.is_begun, true) {
+    pub(super) fn set(&mut self, text: &mut Text, labels: &[(&str, &str)], value: impl Display) {
+        let (Self { name, help, .. }, Text(text)) = (&*self, text);
+        if !self.is_begun {
             // Writing to a string does not fail; likewise below.
             let _never = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
         }
@@ -46,6 +54,7 @@ impl Gauge<'_> {
             text.push('}');
         }
         let _never = writeln!(text, " {value}");
+        self.is_begun = true;
     }
 }
 
@@ -84,7 +93,7 @@ mod tests {
             ("grün", "grün"),
         ] {
             let mut text = Text::default();
-            text.gauge("g", "H.").set(&[("a", value), ("b", "c")], 7);
+            Gauge::new("g", "H.").set(&mut text, &[("a", value), ("b", "c")], 7);
             let expected =
                 format!("# HELP g H.\n# TYPE g gauge\ng{{a=\"{expected}\",b=\"c\"}} 7\n");
             assert_eq!(text.into_string(), expected, "{value:?}");
@@ -94,10 +103,10 @@ mod tests {
     #[test]
     fn without_series_there_is_nothing() {
         let mut text = Text::default();
-        text.gauge("none", "H.");
-        let mut gauge = text.gauge("g", "H.");
-        gauge.set(&[], 1);
-        gauge.set(&[], 2);
+        let _none = Gauge::new("none", "H.");
+        let mut gauge = Gauge::new("g", "H.");
+        gauge.set(&mut text, &[], 1);
+        gauge.set(&mut text, &[], 2);
         assert_eq!(text.into_string(), "# HELP g H.\n# TYPE g gauge\ng 1\ng 2\n");
     }
 }
