@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod openapi;
+pub mod roll;
 pub mod router;
 mod targets;
 pub mod views;

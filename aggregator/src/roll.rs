@@ -667,6 +667,14 @@ impl Roll {
         entries
     }
 
+    /// The same, to be looked at while the roll goes on.
+    pub fn held_entries(&self) -> Vec<Shared<Entry>> {
+        let stored = self.slots.values().filter_map(|slot| slot.stored.as_ref());
+        let mut entries: Vec<_> = stored.map(|(_, entry)| entry.clone()).collect();
+        entries.sort_unstable_by(|one, other| one.precedence().cmp(&other.precedence()));
+        entries
+    }
+
     /// When the first of the nodes first reported.
     pub fn first_seen(&self) -> Option<Timestamp> {
         let stored = self.slots.values().filter_map(|slot| slot.stored.as_ref());

@@ -5,9 +5,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
 use jiff::{SignedDuration, Timestamp};
+use rollcall_aggregator::admin::roll;
 use rollcall_aggregator::admin::views::{NodesView, StatusView};
 use rollcall_aggregator::aggregator::Aggregator;
 use rollcall_aggregator::cluster_file::{AiosTarget, ClusterFile};
@@ -277,6 +280,27 @@ async fn who_is_expected_by_which_targets() {
         for line in line.into_iter().chain([told]) {
             assert!(metrics.lines().any(|it| it == line), "{what}: {line}\n{metrics}");
         }
+    }
+}
+
+#[tokio::test]
+async fn the_roll_is_written_piece_by_piece_as_it_would_be_as_a_whole() {
+    let many: Vec<String> = (0..500).map(|number| format!("n{number}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    for (reported, pieces) in [(&[][..], 1), (&["a1", "a2"], 1), (&many, 4)] {
+        let bed = Bed::new(FILE, reported);
+        bed.list(&[("a1", "a", true), ("a2", "a", false), ("a3", "a", true), ("n1", "b", false)]);
+        let whole = serde_json::to_string(&NodesView::of(&bed.aggregator, at(1))).expect("JSON");
+        let mut body = roll::body(Arc::new(bed.aggregator), at(1));
+        let mut written = Vec::new();
+        while let Some(frame) = body.frame().await {
+            written.push(frame.expect("a piece").into_data().expect("bytes"));
+        }
+        assert!(written.len() >= pieces, "{} nodes in {} pieces", reported.len(), written.len());
+        let (_last, others) = written.split_last().expect("a piece");
+        assert!(others.iter().all(|piece| piece.len() < 100 * 1024), "small");
+        let written = String::from_utf8(written.concat()).expect("text");
+        assert!(written == whole, "{} nodes: {written}\n{whole}", reported.len());
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router, middleware};
 use jiff::Timestamp;
 use rollcall_daemon::observe;
@@ -19,7 +21,7 @@ use utoipa_axum::routes;
 
 use super::access::Access;
 use super::views::{DocumentView, NodesView, StatusView};
-use super::{Admin, Peer, not_stored, openapi, targets};
+use super::{Admin, Peer, not_stored, openapi, roll, targets};
 use crate::aggregator::Aggregator;
 use crate::cluster_file::TargetName;
 use crate::onboarding::classes;
@@ -77,9 +79,10 @@ async fn nodes(
     State(admin): State<Arc<Admin>>,
     ConnectInfo(peer): Peer,
     headers: HeaderMap,
-) -> Result<Json<NodesView>, Refused> {
+) -> Result<Response, Refused> {
     admin.access.read(peer, &headers)?;
-    Ok(Json(NodesView::of(&admin.aggregator, Timestamp::now())))
+    let body = roll::body(Arc::clone(&admin.aggregator), Timestamp::now());
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// Tells where the aggregator and each target stand.
