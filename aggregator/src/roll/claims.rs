@@ -15,8 +15,7 @@ pub(super) struct Claims<K>(HashMap<K, Names>);
 #[derive(Debug)]
 enum Names {
     One(NodeName),
-    /// Boxed, to be no larger than one.
-    More(Box<BTreeSet<NodeName>>),
+    More(BTreeSet<NodeName>),
 }
 
 impl Names {
@@ -47,7 +46,7 @@ impl<K: Eq + Hash + Clone> Claims<K> {
                 }
                 Names::One(other) if other != name => {
                     let both = [other.clone(), name.clone()].into();
-                    names.insert(Names::More(Box::new(both)));
+                    names.insert(Names::More(both));
                 }
                 Names::One(_) => {}
             },

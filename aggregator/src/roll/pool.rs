@@ -64,7 +64,9 @@ impl Pool {
         self.cpus.share(&mut inventory.cpu);
         self.disks.share(&mut inventory.disks);
         self.nics.share(&mut inventory.nics);
-        health.iter_mut().for_each(|health| self.healths.share(health));
+        if let Some(health) = health {
+            self.healths.share(health);
+        }
         self.passed_over.share(passed_over);
         if let Reading::Known(gpus) = &mut inventory.gpus {
             self.share_gpus(gpus);
@@ -90,9 +92,15 @@ impl Pool {
                 baseline.boot_id.clone_from(boot_id);
             }
             let Shape { disks, nics, gpus, .. } = &mut baseline.shape;
-            disks.iter_mut().for_each(|sizes| self.sizes.share(sizes));
-            nics.iter_mut().for_each(|names| self.names.share(names));
-            gpus.iter_mut().for_each(|models| self.models.share(models));
+            if let Some(sizes) = disks {
+                self.sizes.share(sizes);
+            }
+            if let Some(names) = nics {
+                self.names.share(names);
+            }
+            if let Some(models) = gpus {
+                self.models.share(models);
+            }
         }
     }
 
@@ -107,7 +115,9 @@ impl Pool {
         if let Reading::Known(amd) = &mut gpus.amd {
             amd.shrink_to_fit();
             for AmdGpu { pci_address, device_id, model, .. } in amd {
-                [pci_address, device_id, model].into_iter().for_each(|text| self.texts.share(text));
+                for text in [pci_address, device_id, model] {
+                    self.texts.share(text);
+                }
             }
         }
     }
