@@ -13,7 +13,8 @@ use uuid::Uuid;
 use crate::admin::views::NodesView;
 use crate::class::{NodeClass, NodeClassId};
 use crate::cluster_file::{AiosTarget, ClusterFile, NodePolicy, TargetName};
-use crate::document::{Assembly, Source, assemble};
+use crate::document::ledger::Ledger;
+use crate::document::{Assembly, Source};
 use crate::kubernetes::events::Events;
 use crate::kubernetes::leader::Leadership;
 use crate::kubernetes::nodes::{ByName, Node, Nodes};
@@ -54,6 +55,8 @@ pub struct Aggregator {
     /// Nodes that the shared store holds no more, though nothing says yet that they have left.
     orphans: Mutex<BTreeMap<NodeName, NodeId>>,
     roll: Mutex<Roll>,
+    /// What the roll comes to in the document. Locked before the roll.
+    ledger: Mutex<Ledger>,
     targets: Mutex<BTreeMap<TargetName, Standing>>,
     /// The node classes, in the order in which they came.
     classes: Mutex<Vec<NodeClass>>,
@@ -129,8 +132,10 @@ impl Aggregator {
             (target.name.clone(), standing)
         });
         metrics.cluster(file.cluster.id.as_str());
+        let ledger = Ledger::new(file.overrides.clone(), file.gpu_loss_hold_down);
         Self {
             targets: Mutex::new(targets.collect()),
+            ledger: Mutex::new(ledger),
             file,
             installation: contents.installation,
             interval,
@@ -404,40 +409,40 @@ impl Aggregator {
         self.standings.subscribe()
     }
 
+    /// What the roll comes to in the document, by the Nodes as they were at one moment (`None`: they are
+    /// not known) and with the losses of GPUs judged at `now`. Never held across an await, nor asked for
+    /// with the roll held.
+    pub fn ledger(&self, nodes: Option<&Arc<ByName>>, now: Timestamp) -> MutexGuard<'_, Ledger> {
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        ledger.update(&mut self.roll(), nodes, now);
+        ledger
+    }
+
     /// The document as the roll stands now, with every node on it.
     pub fn assemble(&self) -> Assembly {
-        let (now, nodes, roll) = (Timestamp::now(), self.nodes.all(), self.roll());
-        self.assemble_of(roll.entries().into_iter(), nodes.as_deref(), now)
+        let begun = Instant::now();
+        let nodes = self.nodes.all();
+        let assembly = self.ledger(nodes.as_ref(), Timestamp::now()).assemble(&self.file.cluster);
+        self.metrics.assembled(begun.elapsed());
+        assembly
     }
 
     /// The document as the roll stands, with the nodes that a policy offers, and the losses of GPUs
     /// judged at `now`. Where the Nodes are not known, the policy leaves nothing out.
     pub fn assemble_for(&self, policy: &NodePolicy, now: Timestamp) -> Assembly {
-        self.assemble_among(self.nodes.all().as_deref(), policy, now)
+        self.assemble_among(self.nodes.all().as_ref(), policy, now)
     }
 
     /// The same by the Nodes as they were at one moment; `None`: they are not known.
     pub fn assemble_among(
         &self,
-        nodes: Option<&ByName>,
+        nodes: Option<&Arc<ByName>>,
         policy: &NodePolicy,
         now: Timestamp,
     ) -> Assembly {
-        let roll = self.roll();
-        let entries = roll.entries().into_iter();
-        let offered = entries.filter(|entry| is_offered(&entry.name, nodes, policy));
-        self.assemble_of(offered, nodes, now)
-    }
-
-    fn assemble_of<'a>(
-        &self,
-        entries: impl Iterator<Item = &'a Entry>,
-        nodes: Option<&ByName>,
-        now: Timestamp,
-    ) -> Assembly {
         let begun = Instant::now();
-        let nodes = entries.map(|entry| self.source(entry, nodes, now));
-        let assembly = assemble(&self.file.cluster, &self.file.overrides, nodes);
+        let is_offered = |name: &NodeName| is_offered(name, nodes.map(AsRef::as_ref), policy);
+        let assembly = self.ledger(nodes, now).assemble_of(&self.file.cluster, is_offered);
         self.metrics.assembled(begun.elapsed());
         assembly
     }
@@ -454,12 +459,14 @@ impl Aggregator {
         Source { allocatable, ..Source::of(entry, now, self.file.gpu_loss_hold_down) }
     }
 
-    /// When the document changes without a report: the next loss of a GPU is confirmed.
-    pub fn next_confirmed_loss(&self, now: Timestamp) -> Option<Timestamp> {
-        let roll = self.roll();
-        let lost = roll.entries().into_iter().flat_map(|entry| &entry.lost_gpus);
-        let confirmed = lost.filter_map(|lost| lost.confirmed_at(self.file.gpu_loss_hold_down));
-        confirmed.filter(|at| *at > now).min()
+    /// When the document changes without a report: the next loss of a GPU is confirmed. Goes by the same
+    /// Nodes as the document, so that nothing is made anew.
+    pub fn next_confirmed_loss(
+        &self,
+        nodes: Option<&Arc<ByName>>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        self.ledger(nodes, now).next_change()
     }
 
     /// The nodes that may be taken out of a target's entry, and those that soon may: those that have

@@ -7,7 +7,11 @@
 
 mod allocatable;
 mod gpus;
+pub mod ledger;
+mod shared;
+mod totals;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,6 +27,7 @@ use crate::roll::Entry;
 use crate::roll::loss::Losses;
 
 pub use gpus::{GpuStates, amd_features, features};
+pub use totals::Totals;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -66,8 +71,11 @@ pub struct ClusterDocument {
 pub struct Nodes {
     /// How many there are.
     pub count: u64,
+    // Shared with whoever else shows it.
     /// One entry each.
-    pub node_data: Vec<NodeData>,
+    #[serde(with = "shared::list")]
+    #[schema(value_type = Vec<NodeData>)]
+    pub node_data: Vec<Arc<NodeData>>,
 }
 
 /// A node in the document.
@@ -76,8 +84,11 @@ pub struct Nodes {
 pub struct NodeData {
     /// The node's `nodeID` label.
     pub id: NodeId,
+    // Nodes that have the same may share them.
     /// Its GPUs.
-    pub gpus: NodeGpus,
+    #[serde(with = "shared")]
+    #[schema(value_type = NodeGpus)]
+    pub gpus: Arc<NodeGpus>,
     /// Its vCPUs: logical CPUs that are online.
     pub vcpus: Vcpus,
     /// Its memory, MiB.
@@ -91,7 +102,7 @@ pub struct NodeData {
 }
 
 /// A node's GPUs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeGpus {
     /// How many count: the usable ones, and lost ones until their loss is confirmed.
@@ -107,7 +118,7 @@ pub struct NodeGpus {
 }
 
 /// A GPU in the document.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GpuEntry {
     /// The maker's name for it.
@@ -312,37 +323,29 @@ pub fn assemble<'a, S: Into<Source<'a>>>(
     let mut node_data = Vec::new();
     for node in nodes {
         match NodeData::build(&node.into(), overrides, &mut warnings) {
-            Ok(node) => node_data.push(node),
+            Ok(node) => node_data.push(Arc::new(node)),
             Err(reason) => incomplete.push(reason),
         }
     }
-    Assembly { document: ClusterDocument::sum(cluster, node_data), incomplete, warnings }
+    let totals = Totals::of(node_data.iter().map(AsRef::as_ref));
+    let document = ClusterDocument::with(cluster, totals, node_data);
+    Assembly { document, incomplete, warnings }
 }
 
 impl ClusterDocument {
-    fn sum(cluster: &Cluster, node_data: Vec<NodeData>) -> Self {
-        let total = |of: fn(&NodeData) -> u64| node_data.iter().map(of).sum::<u64>();
+    /// The document of a cluster whose nodes come to these totals.
+    fn with(cluster: &Cluster, totals: Totals, node_data: Vec<Arc<NodeData>>) -> Self {
         Self {
             id: cluster.id.to_string(),
             region_id: cluster.region_id.clone(),
             status: cluster.status.clone(),
-            gpus: GpuTotals {
-                count: total(|node| node.gpus.count),
-                memory: total(|node| node.gpus.memory),
-            },
-            vcpus: Vcpus { count: total(|node| node.vcpus.count) },
-            memory: total(|node| node.memory),
-            swap: total(|node| node.swap),
-            storage: Storage {
-                disks: total(|node| node.storage.disks),
-                size: total(|node| node.storage.size),
-            },
-            network: Network {
-                interfaces: total(|node| node.network.interfaces),
-                tx_bandwidth: total(|node| node.network.tx_bandwidth),
-                rx_bandwidth: total(|node| node.network.rx_bandwidth),
-            },
-            nodes: Nodes { count: count(&node_data), node_data },
+            gpus: totals.gpus,
+            vcpus: totals.vcpus,
+            memory: totals.memory,
+            swap: totals.swap,
+            storage: totals.storage,
+            network: totals.network,
+            nodes: Nodes { count: totals.nodes, node_data },
             config: cluster.config.clone(),
             tags: cluster.tags.clone(),
             cluster_metadata: cluster.cluster_metadata.clone(),
@@ -376,7 +379,7 @@ impl NodeData {
         warnings.append(&mut noted);
         Ok(Self {
             id: id.clone(),
-            gpus,
+            gpus: Arc::new(gpus),
             vcpus: Vcpus { count: cpu.online.into() },
             memory: memory.total_bytes / MIB,
             swap: swap.total_bytes / MIB,

@@ -10,6 +10,7 @@ pub mod departure;
 pub mod identity;
 pub mod loss;
 pub mod pool;
+mod touched;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -29,6 +30,7 @@ use departure::{Departure, Departures};
 use identity::{Voucher, accepted_id};
 use loss::LostGpu;
 use pool::Pool;
+pub use touched::Touched;
 
 /// A node on the roll.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -217,6 +219,8 @@ pub struct Roll {
     pool: Pool,
     next_position: u64,
     last_ticket: Ticket,
+    /// What has changed since [`Roll::take_touched`].
+    touched: Touched,
 }
 
 /// The order in which changes were put into the store's queue.
@@ -554,6 +558,7 @@ impl Roll {
     /// Decides anew which of the nodes that the store holds are shown: in their order, each that
     /// claims nothing that one before it has. So everybody who knows the same shows the same.
     fn settle(&mut self, now: Timestamp) {
+        self.touched = Touched::All;
         let mut stored = std::mem::take(&mut self.shadowed);
         for (name, slot) in &mut self.slots {
             stored.extend(slot.stored.take().map(|stored| (name.clone(), stored)));
@@ -675,6 +680,24 @@ impl Roll {
         entries
     }
 
+    /// The nodes in any order, each with what tells whether it has changed since.
+    pub fn shown(&self) -> impl Iterator<Item = (Ticket, &Entry)> {
+        let stored = self.slots.values().filter_map(|slot| slot.stored.as_ref());
+        stored.map(|(ticket, entry)| (*ticket, &**entry))
+    }
+
+    /// One of them.
+    pub fn shown_as(&self, name: &NodeName) -> Option<(Ticket, &Entry)> {
+        let (ticket, entry) = self.slots.get(name)?.stored.as_ref()?;
+        Some((*ticket, entry))
+    }
+
+    /// Which nodes have changed since this was called last; a change of the time of their last report
+    /// alone is none. For the one who keeps what is made of all nodes.
+    pub fn take_touched(&mut self) -> Touched {
+        std::mem::replace(&mut self.touched, Touched::none())
+    }
+
     /// When the first of the nodes first reported.
     pub fn first_seen(&self) -> Option<Timestamp> {
         let stored = self.slots.values().filter_map(|slot| slot.stored.as_ref());
@@ -724,6 +747,7 @@ impl Roll {
 
     /// Changes a slot and what it claims.
     fn update(&mut self, name: &NodeName, change: impl FnOnce(&mut Slot)) {
+        let count = self.slots.len();
         let slot = self.slots.entry(name.clone()).or_default();
         for entry in slot.entries() {
             self.names_by_id.remove(&entry.node_id, name);
@@ -731,7 +755,11 @@ impl Roll {
                 self.names_by_machine.remove(machine, name);
             }
         }
+        let shown = slot.stored.as_ref().map(|(ticket, _)| *ticket);
         change(slot);
+        if slot.stored.as_ref().map(|(ticket, _)| *ticket) != shown {
+            self.touched.note(name, count);
+        }
         for entry in slot.entries() {
             self.names_by_id.add(&entry.node_id, name);
             if let Some(machine) = entry.claimed_machine() {

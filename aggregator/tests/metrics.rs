@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use rollcall_aggregator::document::{
     GpuEntry, GpuStates, Network, NodeData, NodeGpus, Storage, Vcpus,
@@ -23,13 +25,13 @@ fn entry(id: &NodeId, models: &[&str]) -> NodeData {
     let gpus: Vec<GpuEntry> = gpus.collect();
     NodeData {
         id: id.clone(),
-        gpus: NodeGpus {
+        gpus: Arc::new(NodeGpus {
             count: gpus.len() as u64,
             memory: gpus.len() as u64 * 100,
             gpus,
             features: vec![],
             model_names: vec![],
-        },
+        }),
         vcpus: Vcpus { count: 128 },
         memory: 3,
         swap: 0,

@@ -167,7 +167,7 @@ fn aggregator() -> String {
     let gpu = GpuEntry { model_name: "NVIDIA H100".to_owned(), memory: 1 };
     let entry = NodeData {
         id: id.clone(),
-        gpus: NodeGpus { count: 1, memory: 1, gpus: vec![gpu], ..NodeGpus::default() },
+        gpus: NodeGpus { count: 1, memory: 1, gpus: vec![gpu], ..NodeGpus::default() }.into(),
         vcpus: Vcpus::default(),
         memory: 0,
         swap: 0,

@@ -104,7 +104,7 @@ impl Outlook {
     ) -> serde_json::Result<Self> {
         // The gate judges the very Nodes that the document was made of.
         let nodes = aggregator.nodes.all();
-        let assembly = aggregator.assemble_among(nodes.as_deref(), &target.nodes, now);
+        let assembly = aggregator.assemble_among(nodes.as_ref(), &target.nodes, now);
         let is_enough = standing.will.partial
             && !standing.state.is_served(&standing.will)
             && !assembly.document.nodes.node_data.is_empty();
@@ -112,7 +112,7 @@ impl Outlook {
             Gate::Closed { .. } if is_enough => Gate::Open,
             gate => gate,
         };
-        let losses = aggregator.next_confirmed_loss(now).into_iter();
+        let losses = aggregator.next_confirmed_loss(nodes.as_ref(), now).into_iter();
         let next_change = losses.chain(aggregator.next_departure(target, now)).min();
         let submission = submission(aggregator, target, assembly.document, now)?;
         let Assembly { incomplete, warnings, .. } = assembly;

@@ -374,7 +374,7 @@ pub fn document(document: &ClusterDocument, viewer: Viewer) -> String {
     }
     if nodes.len() > 1 {
         let mut row = vec![Cell::new("TOTAL")];
-        row.extend(totals(nodes.iter()).map(Cell::number));
+        row.extend(totals(nodes.iter().map(AsRef::as_ref)).map(Cell::number));
         table.row(row.into_iter().map(|cell| cell.styled(HEAD)).collect());
     }
     let Laid { lines, left_out } = table.lay(viewer.room);

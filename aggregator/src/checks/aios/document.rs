@@ -89,11 +89,13 @@ fn judge_size(document: &Observed<ClusterDocument>) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::*;
     use crate::checks::Outcome::{Fail, Pass, Warn};
-    use crate::document::{Source, assemble};
+    use crate::document::{NodeData, Source, assemble};
 
     #[test]
     fn public_hostnames() {
@@ -135,7 +137,7 @@ mod tests {
         let mut document = assemble::<Source<'_>>(&file.cluster, &file.overrides, []).document;
         let gpu = json!({"modelName": "NVIDIA H100 80GB HBM3", "memory": 81559});
         let node = |n: u32| {
-            serde_json::from_value(json!({
+            let node: NodeData = serde_json::from_value(json!({
                 "id": format!("gpu-node-{n:04}.example.org"),
                 "gpus": {
                     "count": 8, "memory": 652_472, "gpus": [gpu, gpu, gpu, gpu, gpu, gpu, gpu, gpu],
@@ -146,7 +148,8 @@ mod tests {
                 "storage": {"disks": 10, "size": 30_000_000},
                 "network": {"interfaces": 10, "txBandwidth": 3_400_000, "rxBandwidth": 3_400_000},
             }))
-            .expect("a node")
+            .expect("a node");
+            Arc::new(node)
         };
         document.nodes.node_data = (0..nodes).map(node).collect();
         document.nodes.count = nodes.into();

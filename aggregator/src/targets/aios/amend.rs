@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 
 use rollcall_report::NodeId;
 use serde_json::{Map, Value, json};
@@ -216,14 +217,14 @@ const DAMAGED: &str = "a list with gaps, or with nodes twice in it";
 
 /// Theirs in their order, then those of ours that are new.
 fn merge(
-    ours: &[NodeData],
+    ours: &[Arc<NodeData>],
     entry: &Value,
     departed: &BTreeSet<NodeId>,
     rescue: Option<&Rescue>,
 ) -> serde_json::Result<Merge> {
     let mut by_id = HashMap::new();
     for node in ours {
-        by_id.insert(node.id.as_str(), serde_json::to_value(node)?);
+        by_id.insert(node.id.as_str(), serde_json::to_value(node.as_ref())?);
     }
     let theirs = list_of(entry);
     let departed: HashSet<&str> = departed.iter().map(NodeId::as_str).collect();
