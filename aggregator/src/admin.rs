@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod openapi;
+pub mod pieces;
 pub mod roll;
 pub mod router;
 mod targets;

@@ -10,6 +10,7 @@ use rollcall_report::{NodeId, NodeName};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::admin::pieces::Documents;
 use crate::admin::views::NodesView;
 use crate::class::{NodeClass, NodeClassId};
 use crate::cluster_file::{AiosTarget, ClusterFile, NodePolicy, TargetName};
@@ -52,6 +53,8 @@ pub struct Aggregator {
     pub events: Events,
     /// Whether this aggregator submits, of several that share a store.
     pub leadership: Leadership,
+    /// The documents that operators have asked for.
+    pub documents: Documents,
     /// Nodes that the shared store holds no more, though nothing says yet that they have left.
     orphans: Mutex<BTreeMap<NodeName, NodeId>>,
     roll: Mutex<Roll>,
@@ -144,6 +147,7 @@ impl Aggregator {
             nodes: Nodes::default(),
             events: Events::default(),
             leadership: Leadership::of_one(),
+            documents: Documents::default(),
             orphans: Mutex::default(),
             classes: Mutex::new(contents.classes),
             withdrawn: Mutex::default(),

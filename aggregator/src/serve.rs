@@ -663,7 +663,11 @@ async fn keep_house(aggregator: Arc<Aggregator>) {
                 let now = Timestamp::now();
                 // Of thousands of nodes it takes long enough to keep others waiting.
                 let counting = Arc::clone(&aggregator);
-                let counted = tokio::task::spawn_blocking(move || counting.measure(now)).await;
+                let counted = tokio::task::spawn_blocking(move || {
+                    counting.measure(now);
+                    counting.documents.tidy(&counting);
+                })
+                .await;
                 if let Err(error) = counted {
                     log::error!(error:% = error; "the nodes could not be counted for /metrics: report this as a bug");
                 }

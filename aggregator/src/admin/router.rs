@@ -1,6 +1,7 @@
 //! The admin listener's routes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
@@ -16,10 +17,12 @@ use rollcall_daemon::readiness::Readiness;
 use rollcall_report::{InvalidNodeName, NodeId, NodeName, Refusal, RefusalCode};
 use serde::Deserialize;
 use tokio::sync::{Mutex, watch};
+use tokio::task::spawn_blocking;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::Access;
+use super::pieces::Pieces;
 use super::views::{DocumentView, NodesView, StatusView};
 use super::{Admin, Peer, not_stored, openapi, roll, targets};
 use crate::aggregator::Aggregator;
@@ -131,13 +134,17 @@ async fn document(
     ConnectInfo(peer): Peer,
     headers: HeaderMap,
     query: Result<Query<DocumentQuery>, QueryRejection>,
-) -> Result<Json<DocumentView>, Refused> {
+) -> Result<Pieces, Refused> {
     admin.access.read(peer, &headers)?;
     let Query(query) = query?;
-    let target = query.target.map(|name| admin.target(&name)).transpose()?;
-    DocumentView::of(&admin.aggregator, target).map(Json).map_err(|error| {
+    let target = query.target.map(|name| admin.target(&name).cloned()).transpose()?;
+    let aggregator = Arc::clone(&admin.aggregator);
+    // Of thousands of nodes it takes long enough to keep reports waiting.
+    let written = spawn_blocking(move || aggregator.documents.of(&aggregator, target.as_ref()));
+    let refused = |error: &dyn fmt::Display| {
         Refused::new(RefusalCode::Other, format!("the document cannot be encoded: {error}"))
-    })
+    };
+    written.await.map_err(|error| refused(&error))?.map_err(|error| refused(&error))
 }
 
 /// Shows the Region that Unikorn is told.

@@ -19,7 +19,6 @@ use crate::document::{Assembly, ClusterDocument, GpuStates, NodeData, unknown_sp
 use crate::kubernetes::nodes::ByName;
 use crate::metrics::{NodeCounts, NodeFigures};
 use crate::onboarding::classes;
-use crate::onboarding::execute::submission;
 use crate::onboarding::expected::{Census, Missing, is_offered};
 use crate::onboarding::gate::Gate;
 use crate::onboarding::state::{Proposal, Sending, TargetState, Will};
@@ -657,26 +656,20 @@ fn waits(all: Vec<(Option<String>, String)>) -> Option<String> {
 
 impl DocumentView {
     /// What would be sent to a target now; `None`: the document as such.
-    ///
-    /// # Errors
-    ///
-    /// When the document cannot be encoded.
-    pub fn of(aggregator: &Aggregator, target: Option<&AiosTarget>) -> serde_json::Result<Self> {
-        let now = Timestamp::now();
-        let Assembly { document, incomplete, warnings } = match target {
-            Some(target) => aggregator.assemble_for(&target.nodes, now),
+    pub fn of(aggregator: &Aggregator, target: Option<&AiosTarget>) -> Self {
+        let Assembly { mut document, incomplete, warnings } = match target {
+            Some(target) => aggregator.assemble_for(&target.nodes, Timestamp::now()),
             None => aggregator.assemble(),
         };
-        let mut document = match target {
-            Some(target) => submission(aggregator, target, document, now)?.document,
-            None => document,
-        };
+        if target.is_some() {
+            aios::mark(&mut document, &aggregator.installation.to_string());
+        }
         let masked = aios::mask(&mut document);
-        Ok(Self {
+        Self {
             document,
             masked,
             incomplete: incomplete.iter().map(ToString::to_string).collect(),
             warnings: warnings.iter().map(ToString::to_string).collect(),
-        })
+        }
     }
 }

@@ -65,11 +65,7 @@ pub struct Outlook {
 }
 
 /// What is to be registered with a target, of a document that its policy made.
-///
-/// # Errors
-///
-/// When the document cannot be encoded.
-pub fn submission(
+fn submission(
     aggregator: &Aggregator,
     target: &AiosTarget,
     document: ClusterDocument,

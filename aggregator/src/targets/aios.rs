@@ -66,13 +66,7 @@ impl Submission {
         target: &AiosTarget,
     ) -> serde_json::Result<Self> {
         let installation = installation.to_string();
-        let info = document.cluster_metadata.entry("additionalInfo").or_insert_with(|| json!({}));
-        // The cluster file takes nothing but a mapping here.
-        if let Value::Object(info) = info {
-            info.insert(INSTALLATION_KEY.to_owned(), installation.clone().into());
-            // Empty unless the owner sets it; said, so that one that was set can be taken back.
-            info.entry("joinCommand").or_insert_with(|| json!(""));
-        }
+        mark(&mut document, &installation);
         let destination = Destination {
             cluster_id: document.id.clone(),
             create_url: target.parser_url.to_string(),
@@ -89,6 +83,17 @@ impl Submission {
         let obstacle = obstacle(&document, target);
         let declared = declared(&document)?;
         Ok(Self { document, installation, departed, declared, destination, wanted, obstacle })
+    }
+}
+
+/// Makes a document ours, as it is sent.
+pub fn mark(document: &mut ClusterDocument, installation: &str) {
+    let info = document.cluster_metadata.entry("additionalInfo").or_insert_with(|| json!({}));
+    // The cluster file takes nothing but a mapping here.
+    if let Value::Object(info) = info {
+        info.insert(INSTALLATION_KEY.to_owned(), installation.into());
+        // Empty unless the owner sets it; said, so that one that was set can be taken back.
+        info.entry("joinCommand").or_insert_with(|| json!(""));
     }
 }
 

@@ -293,10 +293,8 @@ impl TargetPage {
                 let look = aggregator.standing(target).look;
                 LookCard::of(look.as_deref(), snapshot.status.follows, snapshot.at)
             }),
-            document: aios.map(|target| {
-                let view = DocumentView::of(aggregator, Some(target));
-                DocumentCard::of(view.map_err(|error| error.to_string()))
-            }),
+            document: aios
+                .map(|target| DocumentCard::of(DocumentView::of(aggregator, Some(target)))),
             // The newest first.
             journal: lines.into_iter().rev().map(|it| JournalRow::of(it, snapshot.at)).collect(),
             journal_trouble,
@@ -352,11 +350,7 @@ impl LookCard {
 }
 
 impl DocumentCard {
-    fn of(view: Result<DocumentView, String>) -> Self {
-        let mut view = match view {
-            Ok(view) => view,
-            Err(trouble) => return Self::trouble(&trouble),
-        };
+    fn of(mut view: DocumentView) -> Self {
         let nodes = &mut view.document.nodes.node_data;
         let cut = (nodes.len() > MOST_NODES).then(|| counted(nodes.len(), "node"));
         nodes.truncate(MOST_NODES);
@@ -416,8 +410,7 @@ pub(super) fn whole_document(
     target: &Target,
 ) -> Result<Option<String>, Refusal> {
     let Some(target) = target.aios() else { return Ok(None) };
-    let text = DocumentView::of(aggregator, Some(target))
-        .and_then(|view| serde_json::to_string_pretty(&view.document));
+    let text = serde_json::to_string_pretty(&DocumentView::of(aggregator, Some(target)).document);
     text.map(Some).map_err(|error| Refusal {
         code: RefusalCode::Other,
         message: format!("the document cannot be encoded: {error}"),
