@@ -1,6 +1,7 @@
 //! The admin listener: metrics and probes for everybody, the operator's API for operators.
 
 pub mod access;
+pub mod brief;
 pub mod openapi;
 pub mod pieces;
 pub mod roll;

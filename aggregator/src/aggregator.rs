@@ -10,8 +10,8 @@ use rollcall_report::{NodeId, NodeName};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::admin::brief::RollBrief;
 use crate::admin::pieces::Documents;
-use crate::admin::views::NodesView;
 use crate::class::{NodeClass, NodeClassId};
 use crate::cluster_file::{AiosTarget, ClusterFile, NodePolicy, TargetName};
 use crate::document::ledger::Ledger;
@@ -605,8 +605,8 @@ impl Aggregator {
     /// Counts the nodes, and what is expected of them, for `/metrics`.
     pub fn measure(&self, now: Timestamp) {
         let nodes = self.nodes.all();
+        let view = RollBrief::among(nodes.as_ref(), self, now);
         let nodes = nodes.as_deref();
-        let view = NodesView::among(nodes, self, now);
         self.metrics.nodes(view.counts());
         self.metrics.each_node(view.figures());
         self.metrics.refused_nodes(view.conflicts.len());

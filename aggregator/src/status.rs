@@ -112,9 +112,9 @@ impl Status {
         let now = Timestamp::now();
         let (nodes, silent) = {
             let roll = aggregator.roll();
-            let entries = roll.entries();
-            let silent = entries.iter().filter(|entry| aggregator.is_stale(entry, now)).count();
-            (entries.len(), silent)
+            roll.shown().fold((0, 0), |(nodes, silent), (_, entry)| {
+                (nodes + 1, silent + usize::from(aggregator.is_stale(entry, now)))
+            })
         };
         let targets = aggregator.file.aios_targets().map(|target| {
             let state = aggregator.standing(target).state;

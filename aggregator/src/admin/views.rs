@@ -11,13 +11,13 @@ use url::Url;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::brief::{NodeBrief, RollBrief};
 use crate::aggregator::{Aggregator, Standing};
 use crate::class::NodeClass;
 use crate::cluster_file::{AiosTarget, Envelope, Mode, NodePolicy, TargetKind};
 use crate::digest::Digest;
 use crate::document::{Assembly, ClusterDocument, GpuStates, NodeData, unknown_speeds};
 use crate::kubernetes::nodes::ByName;
-use crate::metrics::{NodeCounts, NodeFigures};
 use crate::onboarding::classes;
 use crate::onboarding::expected::{Census, Missing, is_offered};
 use crate::onboarding::gate::Gate;
@@ -131,6 +131,24 @@ pub struct ClassView {
     pub waiting: Option<String>,
 }
 
+impl ClassView {
+    /// `None`: the cluster's nodes have no classes, or this one gets none.
+    pub(super) fn of(
+        aggregator: &Aggregator,
+        entry: &Entry,
+        classes: &[NodeClass],
+        now: Timestamp,
+    ) -> Option<Self> {
+        let standing = classes::standing(aggregator, entry, classes, now)?;
+        Some(Self {
+            id: entry.node_class.map(|class| class.to_string()),
+            name: standing.class.map(|class| class.name),
+            mismatches: standing.mismatches,
+            waiting: standing.waiting,
+        })
+    }
+}
+
 /// Whether all capacities of a node are known. Targets may leave out one of which they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -209,7 +227,7 @@ pub struct RegionStatus {
 }
 
 impl RegionStatus {
-    fn of(aggregator: &Aggregator, nodes: &NodesView, now: Timestamp) -> Option<Self> {
+    fn of(aggregator: &Aggregator, roll: &RollBrief, now: Timestamp) -> Option<Self> {
         let target = aggregator.file.region()?;
         let view = classes::region(aggregator, target, now);
         let not_offered = view.classes.iter().filter_map(|class| {
@@ -217,7 +235,7 @@ impl RegionStatus {
         });
         let not_offered: Vec<String> = not_offered.collect();
         let classed =
-            nodes.nodes.iter().filter_map(|node| Some((&node.name, node.class.as_ref()?)));
+            roll.nodes.iter().filter_map(|node| Some((&node.line.name, node.class.as_ref()?)));
         let troubles = classed.clone().flat_map(|(name, class)| {
             let words = class.mismatches.iter().chain(&class.waiting);
             words.map(move |words| format!("node {name}: {words}"))
@@ -421,37 +439,6 @@ impl NodesView {
     pub fn wholeness(&self) -> Vec<(&NodeName, bool)> {
         self.nodes.iter().map(|node| (&node.name, node.state == NodeState::Complete)).collect()
     }
-
-    /// How many nodes are how.
-    pub fn counts(&self) -> NodeCounts {
-        let of = |state| self.nodes.iter().filter(|node| node.state == state).count();
-        NodeCounts {
-            complete: of(NodeState::Complete),
-            incomplete: of(NodeState::Incomplete),
-            stale: self.nodes.iter().filter(|node| node.stale).count(),
-        }
-    }
-
-    /// What Prometheus is told of each node.
-    pub fn figures(&self) -> impl Iterator<Item = NodeFigures<'_>> {
-        self.nodes.iter().map(|node| NodeFigures {
-            node: &node.name,
-            node_id: &node.node_id,
-            node_class: node.class.as_ref().and_then(|class| class.id.as_deref()),
-            entry: node.entry.as_ref(),
-            is_stale: node.stale,
-            last_report: node.last_seen,
-            gpus: node.gpus,
-            failing: node.failing.iter().map(|it| (it.subject, it.since)).collect(),
-            unknown_speeds: node.unknown_speeds.as_ref().map(Vec::len),
-            hardware_changes: node.hardware_changes.as_ref().map(Vec::len),
-            class_mismatches: node
-                .class
-                .as_ref()
-                .filter(|class| class.id.is_some())
-                .map(|class| class.mismatches.len()),
-        })
-    }
 }
 
 /// The Nodes that targets do not get yet, and those that they do not get at all.
@@ -507,12 +494,7 @@ impl NodeView {
             Ok(node) => (Some(node), None),
             Err(incomplete) => (None, Some(incomplete.to_string())),
         };
-        let class = classes::standing(aggregator, entry, classes, now).map(|standing| ClassView {
-            id: entry.node_class.map(|class| class.to_string()),
-            name: standing.class.map(|class| class.name),
-            mismatches: standing.mismatches,
-            waiting: standing.waiting,
-        });
+        let class = ClassView::of(aggregator, entry, classes, now);
         let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         if let Some(class) = &class {
             let words = class.mismatches.iter().chain(&class.waiting);
@@ -561,16 +543,16 @@ impl StatusView {
     }
 
     /// The aggregator as it stands, and its roll as it stood at the same time.
-    pub fn with_nodes(aggregator: &Aggregator, now: Timestamp) -> (NodesView, Self) {
+    pub fn with_nodes(aggregator: &Aggregator, now: Timestamp) -> (RollBrief, Self) {
         let known = aggregator.nodes.all();
-        let nodes = NodesView::among(known.as_deref(), aggregator, now);
+        let nodes = RollBrief::among(known.as_ref(), aggregator, now);
         let status = Self::among(known.as_deref(), &nodes, aggregator, now);
         (nodes, status)
     }
 
     fn among(
         known: Option<&ByName>,
-        nodes: &NodesView,
+        nodes: &RollBrief,
         aggregator: &Aggregator,
         now: Timestamp,
     ) -> Self {
@@ -579,9 +561,9 @@ impl StatusView {
         let mut waiting_for = Vec::new();
         let mut note_gate = |target: Option<&AiosTarget>, policy: &NodePolicy, is_first: bool| {
             let census = known.map(|known| Census::among(known, policy, &roll));
-            let offered = |node: &&NodeView| is_offered(&node.name, known, policy);
-            let (complete, incomplete): (Vec<_>, Vec<_>) = (nodes.nodes.iter().filter(offered))
-                .partition(|node| node.state == NodeState::Complete);
+            let offered = |node: &&NodeBrief| is_offered(&node.line.name, known, policy);
+            let (complete, incomplete): (Vec<_>, Vec<_>) =
+                (nodes.nodes.iter().filter(offered)).partition(|node| node.line.entry.is_ok());
             let counts = (complete.len(), incomplete.len());
             match aggregator.gate_for(census.as_ref(), counts, now) {
                 Gate::Closed { why, .. } | Gate::Unsettled { why } if is_first => {

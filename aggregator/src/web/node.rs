@@ -11,6 +11,7 @@ use super::overview::{Badge, Notice, badges};
 use super::rules;
 use super::snapshot::Snapshot;
 use super::words::{Amount, Moment, Tone, counted, grouped};
+use crate::admin::brief::NodeBrief;
 use crate::admin::views::{NodeState, NodeView, NotOffered};
 use crate::aggregator::Aggregator;
 use crate::document::NodeData;
@@ -109,16 +110,17 @@ impl NodePage {
         let now = snapshot.at;
         let conflicts = aggregator.conflicts_about(name, now);
         let offers = Offers::of(snapshot, name);
+        let brief = NodeBrief::of(aggregator, name, now);
         let known = {
             let classes = aggregator.classes();
             let roll = aggregator.roll();
             roll.get(name)
                 .map(|entry| (entry.clone(), NodeView::of(aggregator, entry, &classes, now)))
         };
-        match known {
-            Some((entry, view)) => {
+        match known.zip(brief) {
+            Some(((entry, view), brief)) => {
                 let lost = Lost { now, hold_down: aggregator.file.gpu_loss_hold_down };
-                let badges = badges(&view, snapshot);
+                let badges = badges(&brief, snapshot);
                 Some(Self::on_the_roll(&entry, &view, badges, &conflicts, &offers, &lost, frame))
             }
             None if conflicts.is_empty() && offers.is_empty() => None,

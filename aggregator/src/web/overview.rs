@@ -1,7 +1,8 @@
 //! The first page: the targets in large, what wants a person, totals, and the nodes. Pure.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use askama::Template;
 
@@ -10,8 +11,9 @@ use super::links::{Order, Query, Show, Sort};
 use super::snapshot::{LeftOut, Snapshot};
 use super::target::{Names, TargetCard};
 use super::words::{Amount, Moment, Tone, by_name, counted, grouped, length};
-use crate::admin::views::{NodeState, NodeView, NodesView, NotOffered};
-use crate::document::{GpuStates, NodeData};
+use crate::admin::brief::{NodeBrief, RollBrief};
+use crate::admin::views::{NodeState, NotOffered};
+use crate::document::{GpuStates, NodeData, NodeGpus};
 use crate::kubernetes::leader::LEASE;
 
 /// How many nodes a page has.
@@ -122,7 +124,7 @@ struct Row<'a> {
     id: Option<&'a str>,
     class: Option<&'a str>,
     /// `None`: nobody reports for it.
-    node: Option<&'a NodeView>,
+    node: Option<&'a NodeBrief>,
     state: &'static str,
     is_stale: bool,
     badges: Vec<Badge>,
@@ -163,7 +165,7 @@ struct Gpus {
 /// A node as it is sorted: on the roll, or missing there.
 #[derive(Debug, Clone, Copy)]
 enum Line<'a> {
-    Node(&'a NodeView),
+    Node(&'a NodeBrief),
     Missing(&'a NotOffered),
 }
 
@@ -175,11 +177,10 @@ impl<'a> Overview<'a> {
         let wanted: Vec<&str> = wanted.split_whitespace().collect();
         let mut chosen: Vec<Line<'a>> =
             lines.iter().copied().filter(|line| line.is_shown(query.show, &wanted)).collect();
-        sort(&mut chosen, query.sort, query.order());
         let pages = Pages::of(&query, chosen.len());
         let first = Pages::first(&query, chosen.len());
+        let page = page(&mut chosen, first, query.sort, query.order());
         let largest = Largest::of(nodes);
-        let page = chosen.iter().skip(first).take(PAGE);
         Self {
             notices: notices(snapshot),
             targets: TargetCard::all(snapshot),
@@ -204,7 +205,7 @@ impl<'a> Overview<'a> {
                     is_chosen: show == query.show,
                 })
                 .collect(),
-            rows: page.map(|line| line.row(&largest, snapshot)).collect(),
+            rows: page.iter().map(|line| line.row(&largest, snapshot)).collect(),
             nothing: chosen.is_empty().then_some(if lines.is_empty() {
                 "No node has reported yet."
             } else {
@@ -272,39 +273,30 @@ fn notices(snapshot: &Snapshot) -> Vec<Notice> {
 
 fn totals(snapshot: &Snapshot) -> Vec<Total> {
     let Snapshot { nodes, status, .. } = snapshot;
-    let entries = || nodes.nodes.iter().filter_map(|node| node.entry.as_ref());
-    let is_known = status.complete_nodes > 0;
-    let sum = |of: fn(&NodeData) -> u64| is_known.then(|| entries().map(of).sum::<u64>());
+    let sums = &nodes.totals;
+    let sum = |of: u64| (status.complete_nodes > 0).then_some(of);
     let count = |of| sum(of).map(Amount::of_count);
     let complete = u64::try_from(status.complete_nodes).unwrap_or(u64::MAX);
     let note = complete_words(snapshot);
     let total = |label, key, amount| Total { label, key, amount, beside: None, note: None };
     vec![
         Total { note: Some(note), ..total("Nodes", "nodes", Some(Amount::of_count(complete))) },
-        total("vCPUs", "cpus", count(|node| node.vcpus.count)),
+        total("vCPUs", "cpus", count(sums.vcpus.count)),
         Total {
-            beside: Some(("swap", sum(|node| node.swap).map(Amount::of_mib), "swap")),
-            ..total("Memory", "memory", sum(|node| node.memory).map(Amount::of_mib))
+            beside: Some(("swap", sum(sums.swap).map(Amount::of_mib), "swap")),
+            ..total("Memory", "memory", sum(sums.memory).map(Amount::of_mib))
         },
         Total {
-            beside: Some(("disks", count(|node| node.storage.disks), "disks")),
-            ..total("Storage", "disk", sum(|node| node.storage.size).map(Amount::of_mib))
+            beside: Some(("disks", count(sums.storage.disks), "disks")),
+            ..total("Storage", "disk", sum(sums.storage.size).map(Amount::of_mib))
         },
         Total {
-            beside: Some(("links", count(|node| node.network.interfaces), "links")),
-            ..total(
-                "Network",
-                "bandwidth",
-                sum(|node| node.network.tx_bandwidth).map(Amount::of_mbits),
-            )
+            beside: Some(("links", count(sums.network.interfaces), "links")),
+            ..total("Network", "bandwidth", sum(sums.network.tx_bandwidth).map(Amount::of_mbits))
         },
         Total {
-            beside: Some((
-                "gpu-memory",
-                sum(|node| node.gpus.memory).map(Amount::of_mib),
-                "memory",
-            )),
-            ..total("GPUs", "gpus", count(|node| node.gpus.count))
+            beside: Some(("gpu-memory", sum(sums.gpus.memory).map(Amount::of_mib), "memory")),
+            ..total("GPUs", "gpus", count(sums.gpus.count))
         },
     ]
 }
@@ -313,8 +305,9 @@ fn totals(snapshot: &Snapshot) -> Vec<Total> {
 fn complete_words(snapshot: &Snapshot) -> String {
     let Snapshot { nodes, status, left_out, .. } = snapshot;
     let Some(expected) = status.expected_nodes else { return "complete".to_owned() };
-    let is_offered = |node: &&NodeView| left_out.get(&node.name).is_none_or(|it| !it.is_of_all);
-    let complete = nodes.nodes.iter().filter(|node| node.state == NodeState::Complete);
+    let is_offered =
+        |node: &&NodeBrief| left_out.get(&node.line.name).is_none_or(|it| !it.is_of_all);
+    let complete = nodes.nodes.iter().filter(|node| node.line.entry.is_ok());
     let offered = complete.filter(is_offered).count();
     let number = |number: usize| grouped(u64::try_from(number).unwrap_or(u64::MAX));
     if offered > expected {
@@ -334,11 +327,16 @@ fn left_out(snapshot: &Snapshot) -> Option<Names> {
 }
 
 /// The models of the GPUs that count, the most frequent first.
-fn models(nodes: &NodesView) -> Vec<Model<'_>> {
+fn models(nodes: &RollBrief) -> Vec<Model<'_>> {
+    // Most nodes share their list of GPUs with many others.
+    let mut alike: HashMap<*const NodeGpus, (&NodeGpus, u64)> = HashMap::new();
+    for entry in nodes.nodes.iter().filter_map(NodeBrief::entry) {
+        alike.entry(Arc::as_ptr(&entry.gpus)).or_insert((&*entry.gpus, 0)).1 += 1;
+    }
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    for entry in nodes.nodes.iter().filter_map(|node| node.entry.as_ref()) {
-        for gpu in &entry.gpus.gpus {
-            *counts.entry(&gpu.model_name).or_default() += 1;
+    for (gpus, nodes) in alike.into_values() {
+        for gpu in &gpus.gpus {
+            *counts.entry(&gpu.model_name).or_default() += nodes;
         }
     }
     let most = counts.values().copied().max().unwrap_or_default();
@@ -410,8 +408,8 @@ struct Largest {
 }
 
 impl Largest {
-    fn of(nodes: &NodesView) -> Self {
-        let entries = nodes.nodes.iter().filter_map(|node| node.entry.as_ref());
+    fn of(nodes: &RollBrief) -> Self {
+        let entries = nodes.nodes.iter().filter_map(NodeBrief::entry);
         entries.fold(Self::default(), |most, node| Self {
             cpus: most.cpus.max(node.vcpus.count),
             memory: most.memory.max(node.memory),
@@ -435,28 +433,44 @@ fn share(part: u64, whole: u64) -> u64 {
 }
 
 /// All nodes, also those that nobody reports for.
-fn lines(nodes: &NodesView) -> Vec<Line<'_>> {
-    let mut seen: HashSet<_> = nodes.nodes.iter().map(|node| &node.name).collect();
+fn lines(nodes: &RollBrief) -> Vec<Line<'_>> {
+    if nodes.missing.is_empty() {
+        return nodes.nodes.iter().map(Line::Node).collect();
+    }
+    let mut seen: HashSet<_> = nodes.nodes.iter().map(|node| &node.line.name).collect();
     // Those that report and are not complete are on the roll. A Node may be missing in several
     // targets, for different reasons.
     let missing = nodes.missing.iter().filter(|missing| seen.insert(&missing.name));
     nodes.nodes.iter().map(Line::Node).chain(missing.map(Line::Missing)).collect()
 }
 
-/// Sorts by something; where it is not known, a node is at the end in either order.
-fn sort(lines: &mut [Line<'_>], by: Sort, order: Order) {
+/// The lines of a page in their order, the others in any. Where what is sorted by is not known, a node is
+/// at the end in either order.
+fn page<'a, 'b>(lines: &'b mut [Line<'a>], first: usize, by: Sort, order: Order) -> &'b [Line<'a>] {
     let turned = |ordering: Ordering| match order {
         Order::Ascending => ordering,
         Order::Descending => ordering.reverse(),
     };
-    lines.sort_by(|one, other| {
-        let names = by_name(one.name(), other.name());
+    // No two have the same name.
+    let compare = |one: &Line<'_>, other: &Line<'_>| {
+        let names = || by_name(one.name(), other.name());
         match (one.key(by), other.key(by)) {
-            (Some(one), Some(other)) => turned(one.cmp(&other)).then(names),
-            _ if by == Sort::Name => turned(names),
-            (one, other) => other.is_some().cmp(&one.is_some()).then(names),
+            (Some(one), Some(other)) => turned(one.cmp(&other)).then_with(names),
+            _ if by == Sort::Name => turned(names()),
+            (one, other) => other.is_some().cmp(&one.is_some()).then_with(names),
         }
-    });
+    };
+    if first > 0 && first < lines.len() {
+        lines.select_nth_unstable_by(first, compare);
+    }
+    let page = lines.get_mut(first..).unwrap_or_default();
+    if page.len() > PAGE {
+        page.select_nth_unstable_by(PAGE, compare);
+    }
+    let shown = page.len().min(PAGE);
+    let page = page.get_mut(..shown).unwrap_or_default();
+    page.sort_unstable_by(compare);
+    page
 }
 
 /// How many GPUs that were known do not answer.
@@ -465,9 +479,9 @@ fn lost(gpus: &GpuStates) -> u64 {
 }
 
 /// How a node stands, the worst first, with what is to be said of one that is well.
-pub(super) fn badges(node: &NodeView, snapshot: &Snapshot) -> Vec<Badge> {
+pub(super) fn badges(node: &NodeBrief, snapshot: &Snapshot) -> Vec<Badge> {
     let mut badges = troubles(node);
-    let left_out = snapshot.left_out.get(&node.name).filter(|left_out| left_out.is_of_all);
+    let left_out = snapshot.left_out.get(&node.line.name).filter(|left_out| left_out.is_of_all);
     if let Some(left_out) = left_out {
         badges.push(Badge::left_out(left_out));
     } else if badges.is_empty() {
@@ -492,29 +506,29 @@ impl Badge {
 }
 
 /// What is wrong with a node, the worst first.
-fn troubles(node: &NodeView) -> Vec<Badge> {
+fn troubles(node: &NodeBrief) -> Vec<Badge> {
     let badge = |tone, word: &str, title: String| Badge { tone, word: word.to_owned(), title };
     let mut badges = Vec::new();
-    if node.stale {
+    if node.is_stale {
         let title = "silent for too long; what it last said stands".to_owned();
         badges.push(badge(Tone::Bad, "stale", title));
     }
-    if node.state == NodeState::Incomplete {
-        let title = node.kept_out.clone().unwrap_or_default();
-        badges.push(badge(Tone::Bad, "incomplete", title));
+    if let Err(why) = &node.line.entry {
+        badges.push(badge(Tone::Bad, "incomplete", why.to_string()));
     }
-    if !node.failing.is_empty() {
-        let subjects: Vec<&str> = node.failing.iter().map(|it| it.subject.as_str()).collect();
+    let failing = &node.line.failing;
+    if !failing.is_empty() {
+        let subjects: Vec<&str> = failing.iter().map(|(subject, _)| subject.as_str()).collect();
         let title = "cannot be read; the last known value stands".to_owned();
         badges.push(badge(Tone::Warn, &format!("{} failing", subjects.join(", ")), title));
     }
-    let lost = lost(&node.gpus);
+    let lost = lost(&node.line.gpus);
     if lost > 0 {
         let plural = if lost == 1 { "" } else { "s" };
         let title = "on the bus, and their driver does not answer for them".to_owned();
         badges.push(badge(Tone::Bad, &format!("{} GPU{plural} lost", grouped(lost)), title));
     }
-    if node.hardware_changes.as_ref().is_some_and(|changes| !changes.is_empty()) {
+    if node.line.hardware_changes.is_some_and(|changes| changes > 0) {
         let title = "not as it was before its last boot".to_owned();
         badges.push(badge(Tone::Warn, "changed", title));
     }
@@ -522,22 +536,22 @@ fn troubles(node: &NodeView) -> Vec<Badge> {
 }
 
 /// How much is to be said of a node.
-fn warnings(node: &NodeView) -> usize {
-    node.warnings.len()
-        + node.failing.len()
-        + node.hardware_changes.as_ref().map_or(0, Vec::len)
-        + usize::from(node.kept_out.is_some())
+fn warnings(node: &NodeBrief) -> usize {
+    node.warnings()
+        + node.line.failing.len()
+        + node.line.hardware_changes.unwrap_or(0)
+        + usize::from(node.line.entry.is_err())
 }
 
 impl<'a> Line<'a> {
     fn name(self) -> &'a str {
         match self {
-            Self::Node(node) => node.name.as_str(),
+            Self::Node(node) => node.line.name.as_str(),
             Self::Missing(missing) => missing.name.as_str(),
         }
     }
 
-    const fn node(self) -> Option<&'a NodeView> {
+    const fn node(self) -> Option<&'a NodeBrief> {
         match self {
             Self::Node(node) => Some(node),
             Self::Missing(_) => None,
@@ -545,18 +559,18 @@ impl<'a> Line<'a> {
     }
 
     fn entry(self) -> Option<&'a NodeData> {
-        self.node()?.entry.as_ref()
+        self.node()?.entry()
     }
 
     /// Who comes first where one looks for what is wrong.
     fn rank(self) -> u8 {
         let Self::Node(node) = self else { return 0 };
-        let is_incomplete = node.state == NodeState::Incomplete;
+        let is_incomplete = node.line.entry.is_err();
         match node {
-            _ if node.stale => 1,
+            _ if node.is_stale => 1,
             _ if is_incomplete => 2,
-            _ if !node.failing.is_empty() => 3,
-            _ if lost(&node.gpus) > 0 => 4,
+            _ if !node.line.failing.is_empty() => 3,
+            _ if lost(&node.line.gpus) > 0 => 4,
             _ if warnings(node) > 0 => 5,
             _ => 6,
         }
@@ -584,12 +598,13 @@ impl<'a> Line<'a> {
             Show::All => true,
             Show::Attention => self.rank() < 6,
             Show::Missing => node.is_none(),
-            Show::Stale => node.is_some_and(|node| node.stale),
-            Show::Incomplete => node.is_some_and(|node| node.state == NodeState::Incomplete),
-            Show::Failing => node.is_some_and(|node| !node.failing.is_empty()),
-            Show::Lost => node.is_some_and(|node| lost(&node.gpus) > 0),
+            Show::Stale => node.is_some_and(|node| node.is_stale),
+            Show::Incomplete => node.is_some_and(|node| node.line.entry.is_err()),
+            Show::Failing => node.is_some_and(|node| !node.line.failing.is_empty()),
+            Show::Lost => node.is_some_and(|node| lost(&node.line.gpus) > 0),
             Show::Gpus => node.is_some_and(|node| {
-                node.gpus.expected.or(node.gpus.counted).is_some_and(|gpus| gpus > 0)
+                let gpus = &node.line.gpus;
+                gpus.expected.or(gpus.counted).is_some_and(|gpus| gpus > 0)
             }),
         }
     }
@@ -604,9 +619,9 @@ impl<'a> Line<'a> {
         }
         let mut text = self.name().to_lowercase();
         if let Some(node) = self.node() {
-            let models = node.entry.iter().flat_map(|entry| &entry.gpus.model_names);
+            let models = node.entry().into_iter().flat_map(|entry| &entry.gpus.model_names);
             let class = node.class.iter().flat_map(|class| class.id.iter().chain(&class.name));
-            for part in std::iter::once(node.node_id.as_str())
+            for part in std::iter::once(node.line.node_id.as_str())
                 .chain(models.map(String::as_str))
                 .chain(class.map(String::as_str))
             {
@@ -652,7 +667,7 @@ impl<'a> Line<'a> {
         };
         let cell =
             |label, amount: Amount, most| Cell { label, bar: share(amount.exact, most), amount };
-        let cells = match &node.entry {
+        let cells = match node.entry() {
             None => [None, None, None, None],
             Some(entry) => [
                 Some(cell("vCPUs", Amount::of_count(entry.vcpus.count), largest.cpus)),
@@ -665,7 +680,7 @@ impl<'a> Line<'a> {
                 )),
             ],
         };
-        let id = node.node_id.as_str();
+        let id = node.line.node_id.as_str();
         let class = node.class.as_ref();
         Row {
             name,
@@ -673,14 +688,14 @@ impl<'a> Line<'a> {
             id: Some(id).filter(|id| *id != name),
             class: class.and_then(|class| class.name.as_deref().or(class.id.as_deref())),
             node: Some(node),
-            state: match node.state {
+            state: match node.state() {
                 NodeState::Complete => "complete",
                 NodeState::Incomplete => "incomplete",
             },
-            is_stale: node.stale,
+            is_stale: node.is_stale,
             badges: badges(node, snapshot),
             cells,
-            gpus: Gpus::of(&node.gpus, node.entry.as_ref(), largest),
+            gpus: Gpus::of(&node.line.gpus, node.entry(), largest),
             warnings: warnings(node),
             seen: Some(Moment::of(node.last_seen, snapshot.at)),
         }

@@ -10,7 +10,8 @@ use rollcall_report::NodeName;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::admin::views::{NodesView, NotOffered, StatusView};
+use crate::admin::brief::RollBrief;
+use crate::admin::views::{NotOffered, StatusView};
 use crate::aggregator::Aggregator;
 use crate::cluster_file::TargetKind;
 
@@ -23,7 +24,7 @@ pub(super) struct Snapshot {
     /// When.
     pub(super) at: Timestamp,
     /// The roll.
-    pub(super) nodes: NodesView,
+    pub(super) nodes: RollBrief,
     /// Everything else.
     pub(super) status: StatusView,
     /// Why the store does not take what it is given.
