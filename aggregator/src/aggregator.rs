@@ -542,13 +542,14 @@ impl Aggregator {
         policy: &NodePolicy,
         assembly: &Assembly,
     ) -> Option<Census> {
+        let nodes = nodes?;
         let ids = assembly.document.nodes.node_data.iter().map(|node| &node.id);
         let whole: HashSet<&NodeId> = ids.collect();
         let roll = self.roll();
         let entries = roll.entries().into_iter();
         let roll: Vec<_> =
             entries.map(|entry| (&entry.name, whole.contains(&entry.node_id))).collect();
-        Some(Census::among(nodes?, policy, &roll))
+        Some(Census::among(nodes, policy, &roll))
     }
 
     /// How many nodes are expected to report, where that is known: as the cluster file says, or as many of

@@ -227,7 +227,7 @@ async fn an_empty_selection_empties_no_entry() {
     let bed = Bed::new(FILE, &["a1"]);
     bed.registered("zone-a", &[]);
     bed.list(&[("a1", "b", true)]);
-    let obstacle = bed.outlook("zone-a", at(0)).submission.obstacle.unwrap_or_default();
+    let obstacle = bed.outlook("zone-a", at(0)).submission.obstacle.clone().unwrap_or_default();
     assert!(obstacle.contains("an entry is never emptied"), "{obstacle}");
     let why = "no Node is within this target's nodes in the cluster file; left out: a1 (not within the selector)";
     let closed = Gate::Closed { why: why.to_owned(), opens: None };
@@ -239,13 +239,13 @@ async fn an_empty_selection_empties_no_entry() {
 async fn a_policy_needs_kubernetes() {
     let bed = Bed::off_kubernetes(&format!("{FILE}expect: {{nodes: 1}}\n"), &["a1"]);
     for target in ["zone-a", "ready"] {
-        let obstacle = bed.outlook(target, at(0)).submission.obstacle.unwrap_or_default();
+        let obstacle = bed.outlook(target, at(0)).submission.obstacle.clone().unwrap_or_default();
         assert!(obstacle.contains("serve with --kubernetes"), "{target}: {obstacle}");
     }
     let plain = FILE.replace("nodes: {selector: {zone: a}}", "nodes: {}");
     let bed = Bed::off_kubernetes(&format!("{plain}expect: {{nodes: 1}}\n"), &["a1"]);
     let outlook = bed.outlook("zone-a", at(0));
-    assert_eq!((outlook.submission.obstacle, outlook.gate), (None, Gate::Open));
+    assert_eq!((outlook.submission.obstacle.clone(), outlook.gate), (None, Gate::Open));
     let view = StatusView::of(&bed.aggregator, at(0));
     assert_eq!((view.expected_nodes, view.kubernetes), (Some(1), None));
 }

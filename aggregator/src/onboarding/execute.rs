@@ -1,7 +1,7 @@
 //! Carries out the plan for one target, one step at a time; each is stored before it is taken.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use log::Level;
@@ -20,14 +20,19 @@ use crate::document::{Assembly, ClusterDocument, Incomplete, Warning};
 use crate::onboarding::gate::Gate;
 use crate::store::{Event, Sent, Write, WriteError};
 use crate::targets::aios::{Client, Look, Submission};
-use crate::targets::{Held, Outgoing, RequestKind, Verdict};
+use crate::targets::{Departed, Held, Outgoing, RequestKind, Verdict};
 
 /// How long to leave a store alone that did not take a write.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 
-/// Changes that come close together are looked at together: assembling costs as much for one as
-/// for a thousand.
+/// Changes that come close together are looked at together: what is to be registered costs as much to
+/// make for one as for a thousand.
 const GATHERING: Duration = Duration::from_millis(500);
+
+/// Under a stream of changes, no more than one part in so many of the time is spent on making it.
+const PARTS: u32 = 20;
+/// But no change waits longer than this to be looked at.
+const LONGEST_GATHERING: Duration = Duration::from_secs(5);
 
 /// What a target that waits is doing for a moment.
 pub const ASKING: &str = "asking the network what it holds";
@@ -39,6 +44,10 @@ pub struct Executor {
     target: AiosTarget,
     client: Client,
     state: TargetState,
+    /// What the last decision was made of.
+    outlook: Option<Arc<Outlook>>,
+    /// How long changes are gathered before the next one.
+    gathering: Duration,
     /// What the network was seen to hold, and what it was compared with.
     seen: Option<(Digest, Look)>,
     /// Whether what it holds was changed by somebody else.
@@ -52,8 +61,10 @@ pub struct Executor {
 /// What a decision is made of, as it is now.
 #[derive(Debug)]
 pub struct Outlook {
+    /// The document, without what makes it ours.
+    document: ClusterDocument,
     /// What is to be registered.
-    pub submission: Submission,
+    pub submission: Arc<Submission>,
     /// Whether enough nodes have reported.
     pub gate: Gate,
     /// When the document or what may be taken away changes without a report.
@@ -69,9 +80,8 @@ fn submission(
     aggregator: &Aggregator,
     target: &AiosTarget,
     document: ClusterDocument,
-    now: Timestamp,
+    departed: Departed,
 ) -> serde_json::Result<Submission> {
-    let departed = aggregator.departed(target, now);
     let submission = Submission::new(document, departed, aggregator.installation, target)?;
     // Nobody but Kubernetes tells what a policy goes by: as if there were none, all would be offered.
     let is_unwatched = !aggregator.nodes.is_watched() && target.nodes != NodePolicy::default();
@@ -98,6 +108,17 @@ impl Outlook {
         standing: &Standing,
         now: Timestamp,
     ) -> serde_json::Result<Self> {
+        Self::after(None, aggregator, target, standing, now)
+    }
+
+    /// The same after another one: what is to be registered is not encoded anew while it is the same.
+    fn after(
+        before: Option<&Self>,
+        aggregator: &Aggregator,
+        target: &AiosTarget,
+        standing: &Standing,
+        now: Timestamp,
+    ) -> serde_json::Result<Self> {
         // The gate judges the very Nodes that the document was made of.
         let nodes = aggregator.nodes.all();
         let assembly = aggregator.assemble_among(nodes.as_ref(), &target.nodes, now);
@@ -110,9 +131,15 @@ impl Outlook {
         };
         let losses = aggregator.next_confirmed_loss(nodes.as_ref(), now).into_iter();
         let next_change = losses.chain(aggregator.next_departure(target, now)).min();
-        let submission = submission(aggregator, target, assembly.document, now)?;
-        let Assembly { incomplete, warnings, .. } = assembly;
-        Ok(Self { submission, gate, next_change, incomplete, warnings })
+        let Assembly { document, incomplete, warnings } = assembly;
+        let departed = aggregator.departed(target, now);
+        // Entries of nodes that are the same are shared, so that this compares next to nothing.
+        let is_same = |it: &&Self| it.document == document && it.submission.departed == departed;
+        let submission = match before.filter(is_same) {
+            Some(before) => Arc::clone(&before.submission),
+            None => Arc::new(submission(aggregator, target, document.clone(), departed)?),
+        };
+        Ok(Self { document, submission, gate, next_change, incomplete, warnings })
     }
 
     /// What to do next, given what the network was seen to hold.
@@ -153,6 +180,8 @@ impl Executor {
             client,
             drift: Drift::new(&state),
             state,
+            outlook: None,
+            gathering: GATHERING,
             seen: None,
             told: None,
             store_trouble: Trouble::default(),
@@ -187,10 +216,15 @@ impl Executor {
     async fn turn(&mut self, changes: &mut watch::Receiver<u64>) -> Result<(), WriteError> {
         let now = Timestamp::now();
         let standing = self.aggregator.standing(&self.target);
-        let outlook = match Outlook::of(&self.aggregator, &self.target, &standing, now) {
-            Ok(outlook) => outlook,
+        let begun = Instant::now();
+        let before = self.outlook.take();
+        let before = before.as_deref();
+        let outlook = match Outlook::after(before, &self.aggregator, &self.target, &standing, now) {
+            Ok(outlook) => Arc::new(outlook),
             Err(error) => return self.not_encoded(&error, changes).await,
         };
+        self.gathering = (begun.elapsed() * PARTS).clamp(GATHERING, LONGEST_GATHERING);
+        self.outlook = Some(Arc::clone(&outlook));
         let submission = &outlook.submission;
         // What was seen for another document says nothing of this one.
         let look = match self.seen.take() {
@@ -276,7 +310,7 @@ impl Executor {
     ) -> Result<(), WriteError> {
         let name = self.target.name.as_str();
         log::error!(target = name, error:% = error; "the document cannot be encoded");
-        changed(changes, None).await;
+        changed(changes, None, self.gathering).await;
         Ok(())
     }
 
@@ -323,7 +357,8 @@ impl Executor {
             }
             Step::Settle(held) => return self.settle_infrastructure(held, None).await,
         };
-        changed(changes, outlook.next_change.into_iter().chain(until).min()).await;
+        let until = outlook.next_change.into_iter().chain(until).min();
+        changed(changes, until, self.gathering).await;
         Ok(())
     }
 
@@ -549,7 +584,11 @@ fn event(state: &TargetState) -> Event {
 }
 
 /// Waits until something changes or a time has come.
-async fn changed(changes: &mut watch::Receiver<u64>, until: Option<Timestamp>) {
+async fn changed(
+    changes: &mut watch::Receiver<u64>,
+    until: Option<Timestamp>,
+    gathering: Duration,
+) {
     let timer = async {
         match until {
             Some(at) => {
@@ -564,7 +603,7 @@ async fn changed(changes: &mut watch::Receiver<u64>, until: Option<Timestamp>) {
         outcome = changes.changed() => {
             // The sender lives as long as the aggregator, which this holds.
             debug_assert!(outcome.is_ok(), "the roll is still there");
-            tokio::time::sleep(GATHERING).await;
+            tokio::time::sleep(gathering).await;
         }
     }
 }
