@@ -8,14 +8,15 @@
 mod allocatable;
 mod gpus;
 pub mod ledger;
-mod shared;
 mod totals;
 
-use std::sync::Arc;
+use std::ops::Deref;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rollcall_report::{Attachment, Inventory, Link, Nic, NicKind, NodeId, Reading, Subject};
+use rollcall_report::{
+    Attachment, Inventory, Link, Nic, NicKind, NodeId, Reading, Shared, Subject,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -73,9 +74,8 @@ pub struct Nodes {
     pub count: u64,
     // Shared with whoever else shows it.
     /// One entry each.
-    #[serde(with = "shared::list")]
     #[schema(value_type = Vec<NodeData>)]
-    pub node_data: Vec<Arc<NodeData>>,
+    pub node_data: Vec<Shared<NodeData>>,
 }
 
 /// A node in the document.
@@ -86,9 +86,8 @@ pub struct NodeData {
     pub id: NodeId,
     // Nodes that have the same may share them.
     /// Its GPUs.
-    #[serde(with = "shared")]
     #[schema(value_type = NodeGpus)]
-    pub gpus: Arc<NodeGpus>,
+    pub gpus: Shared<NodeGpus>,
     /// Its vCPUs: logical CPUs that are online.
     pub vcpus: Vcpus,
     /// Its memory, MiB.
@@ -323,18 +322,18 @@ pub fn assemble<'a, S: Into<Source<'a>>>(
     let mut node_data = Vec::new();
     for node in nodes {
         match NodeData::build(&node.into(), overrides, &mut warnings) {
-            Ok(node) => node_data.push(Arc::new(node)),
+            Ok(node) => node_data.push(node.into()),
             Err(reason) => incomplete.push(reason),
         }
     }
-    let totals = Totals::of(node_data.iter().map(AsRef::as_ref));
+    let totals = Totals::of(node_data.iter().map(Deref::deref));
     let document = ClusterDocument::with(cluster, totals, node_data);
     Assembly { document, incomplete, warnings }
 }
 
 impl ClusterDocument {
     /// The document of a cluster whose nodes come to these totals.
-    fn with(cluster: &Cluster, totals: Totals, node_data: Vec<Arc<NodeData>>) -> Self {
+    fn with(cluster: &Cluster, totals: Totals, node_data: Vec<Shared<NodeData>>) -> Self {
         Self {
             id: cluster.id.to_string(),
             region_id: cluster.region_id.clone(),
@@ -379,7 +378,7 @@ impl NodeData {
         warnings.append(&mut noted);
         Ok(Self {
             id: id.clone(),
-            gpus: Arc::new(gpus),
+            gpus: gpus.into(),
             vcpus: Vcpus { count: cpu.online.into() },
             memory: memory.total_bytes / MIB,
             swap: swap.total_bytes / MIB,

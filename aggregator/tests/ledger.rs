@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::Deref;
 use std::path::Path;
 use std::time::Duration;
 
@@ -284,7 +285,7 @@ impl Bed {
         let expected = assemble(cluster, overrides, sources().map(|(_, source)| source));
         let whole = self.ledger.assemble(cluster);
         prop_assert_eq!(&whole, &expected);
-        let each = expected.document.nodes.node_data.iter().map(AsRef::as_ref);
+        let each = expected.document.nodes.node_data.iter().map(Deref::deref);
         prop_assert_eq!(self.ledger.totals(), &Totals::of(each));
 
         let is_offered = |name: &NodeName| name.as_str() != "node-1";
@@ -298,7 +299,7 @@ impl Bed {
             prop_assert_eq!((&line.name, &line.node_id), (&entry.name, &entry.node_id));
             prop_assert_eq!(self.ledger.line_of(&entry.name), Some(line));
             let data = line.entry.as_ref().ok();
-            prop_assert_eq!(line.gpus, GpuStates::of(&source, data.map(AsRef::as_ref)));
+            prop_assert_eq!(line.gpus, GpuStates::of(&source, data.map(Deref::deref)));
             let unknown = unknown_speeds(&source, overrides).map(|names| names.len());
             prop_assert_eq!(line.unknown_speeds, unknown);
             let changes = entry.hardware_changes().map(|changes| changes.len());

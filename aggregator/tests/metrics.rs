@@ -2,14 +2,12 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use rollcall_aggregator::document::{
     GpuEntry, GpuStates, Network, NodeData, NodeGpus, Storage, Vcpus,
 };
 use rollcall_aggregator::metrics::{Metrics, NodeFigures};
-use rollcall_report::{NodeId, NodeName, Subject};
+use rollcall_report::{NodeId, NodeName, Shared, Subject};
 
 /// The lines about nodes, sorted.
 fn lines(metrics: &Metrics) -> Vec<String> {
@@ -25,7 +23,7 @@ fn entry(id: &NodeId, models: &[&str]) -> NodeData {
     let gpus: Vec<GpuEntry> = gpus.collect();
     NodeData {
         id: id.clone(),
-        gpus: Arc::new(NodeGpus {
+        gpus: Shared::from(NodeGpus {
             count: gpus.len() as u64,
             memory: gpus.len() as u64 * 100,
             gpus,

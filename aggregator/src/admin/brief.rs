@@ -122,7 +122,7 @@ impl NodeBrief {
 
     /// Its entry in the document of a target that gets it, if all its capacities are known.
     pub fn entry(&self) -> Option<&NodeData> {
-        self.line.entry.as_ref().ok().map(AsRef::as_ref)
+        self.line.entry.as_deref().ok()
     }
 
     /// Whether all its capacities are known.

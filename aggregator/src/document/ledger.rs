@@ -4,11 +4,12 @@
 //! Pure, as [`super::assemble`] is, which says the same of all nodes from nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Deref;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rollcall_report::{NodeId, NodeName, Subject};
+use rollcall_report::{NodeId, NodeName, Shared, Subject};
 
 use super::{
     Assembly, ClusterDocument, GpuStates, Incomplete, NodeData, NodeGpus, Source, Totals, Warning,
@@ -27,7 +28,7 @@ pub struct Line {
     /// The accepted `nodeID`.
     pub node_id: NodeId,
     /// Its entry in the document of a target that gets it, or why it is kept out of all.
-    pub entry: Result<Arc<NodeData>, Incomplete>,
+    pub entry: Result<Shared<NodeData>, Incomplete>,
     /// What is in its entry with less certainty than it shows.
     pub warnings: Vec<Warning>,
     /// How many GPUs it has of each kind.
@@ -56,7 +57,7 @@ pub struct Ledger {
     /// them all; whatever it changes is elsewhere in memory afterwards.
     nodes: Option<Weak<ByName>>,
     /// Each list of GPUs once: most nodes of a cluster are like many others.
-    gpus: HashSet<Arc<NodeGpus>>,
+    gpus: HashSet<Shared<NodeGpus>>,
     generation: u64,
 }
 
@@ -248,7 +249,7 @@ impl Ledger {
         Line {
             name: entry.name.clone(),
             node_id: entry.node_id.clone(),
-            entry: built.map(|node| Arc::new(self.share(node))),
+            entry: built.map(|node| self.share(node).into()),
             warnings,
             gpus,
             unknown_speeds: unknown,
@@ -260,13 +261,13 @@ impl Ledger {
     /// The same node, with the GPUs that others of its kind have.
     fn share(&mut self, node: NodeData) -> NodeData {
         if let Some(gpus) = self.gpus.get(&node.gpus) {
-            return NodeData { gpus: Arc::clone(gpus), ..node };
+            return NodeData { gpus: gpus.clone(), ..node };
         }
         // Twice as many as there are nodes: at least half of them are of nobody.
         if self.gpus.len() > 2 * self.lines.len() {
-            self.gpus.retain(|gpus| Arc::strong_count(gpus) > 1);
+            self.gpus.retain(Shared::is_shared);
         }
-        self.gpus.insert(Arc::clone(&node.gpus));
+        self.gpus.insert(node.gpus.clone());
         node
     }
 
@@ -325,11 +326,11 @@ impl Ledger {
         for line in self.lines().filter(|line| is_offered(&line.name)) {
             warnings.extend_from_slice(&line.warnings);
             match &line.entry {
-                Ok(node) => node_data.push(Arc::clone(node)),
+                Ok(node) => node_data.push(node.clone()),
                 Err(reason) => incomplete.push(reason.clone()),
             }
         }
-        let totals = totals.unwrap_or_else(|| Totals::of(node_data.iter().map(AsRef::as_ref)));
+        let totals = totals.unwrap_or_else(|| Totals::of(node_data.iter().map(Deref::deref)));
         let document = ClusterDocument::with(cluster, totals, node_data);
         Assembly { document, incomplete, warnings }
     }

@@ -1,6 +1,7 @@
 //! Tables for people, with escape codes for styles; the stream takes them out where they are not wanted.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::time::Duration;
 
 use anstyle::Style;
@@ -374,7 +375,7 @@ pub fn document(document: &ClusterDocument, viewer: Viewer) -> String {
     }
     if nodes.len() > 1 {
         let mut row = vec![Cell::new("TOTAL")];
-        row.extend(totals(nodes.iter().map(AsRef::as_ref)).map(Cell::number));
+        row.extend(totals(nodes.iter().map(Deref::deref)).map(Cell::number));
         table.row(row.into_iter().map(|cell| cell.styled(HEAD)).collect());
     }
     let Laid { lines, left_out } = table.lay(viewer.room);

@@ -2,7 +2,6 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 
 use askama::Template;
 
@@ -331,7 +330,7 @@ fn models(nodes: &RollBrief) -> Vec<Model<'_>> {
     // Most nodes share their list of GPUs with many others.
     let mut alike: HashMap<*const NodeGpus, (&NodeGpus, u64)> = HashMap::new();
     for entry in nodes.nodes.iter().filter_map(NodeBrief::entry) {
-        alike.entry(Arc::as_ptr(&entry.gpus)).or_insert((&*entry.gpus, 0)).1 += 1;
+        alike.entry(std::ptr::from_ref(&*entry.gpus)).or_insert((&*entry.gpus, 0)).1 += 1;
     }
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for (gpus, nodes) in alike.into_values() {

@@ -89,8 +89,6 @@ fn judge_size(document: &Observed<ClusterDocument>) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::json;
 
     use super::*;
@@ -149,7 +147,7 @@ mod tests {
                 "network": {"interfaces": 10, "txBandwidth": 3_400_000, "rxBandwidth": 3_400_000},
             }))
             .expect("a node");
-            Arc::new(node)
+            node.into()
         };
         document.nodes.node_data = (0..nodes).map(node).collect();
         document.nodes.count = nodes.into();

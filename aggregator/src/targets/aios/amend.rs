@@ -7,9 +7,8 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
 
-use rollcall_report::NodeId;
+use rollcall_report::{NodeId, Shared};
 use serde_json::{Map, Value, json};
 
 use super::fields::{ALWAYS, Declared, ON_CHANGE, declared, is_within};
@@ -217,14 +216,14 @@ const DAMAGED: &str = "a list with gaps, or with nodes twice in it";
 
 /// Theirs in their order, then those of ours that are new.
 fn merge(
-    ours: &[Arc<NodeData>],
+    ours: &[Shared<NodeData>],
     entry: &Value,
     departed: &BTreeSet<NodeId>,
     rescue: Option<&Rescue>,
 ) -> serde_json::Result<Merge> {
     let mut by_id = HashMap::new();
     for node in ours {
-        by_id.insert(node.id.as_str(), serde_json::to_value(node.as_ref())?);
+        by_id.insert(node.id.as_str(), serde_json::to_value(node)?);
     }
     let theirs = list_of(entry);
     let departed: HashSet<&str> = departed.iter().map(NodeId::as_str).collect();

@@ -25,7 +25,7 @@ pub fn first_piece(document: &ClusterDocument) -> serde_json::Result<ClusterDocu
     let nodes = std::mem::take(&mut piece.nodes.node_data);
     let mut size = python_len(&piece)?;
     for node in nodes {
-        size += python_len(node.as_ref())? + SEPARATOR;
+        size += python_len(&node)? + SEPARATOR;
         if size > BODY_BYTES && !piece.nodes.node_data.is_empty() {
             break;
         }
@@ -44,8 +44,7 @@ pub fn piece_sizes(document: &ClusterDocument) -> serde_json::Result<Vec<usize>>
     let first = first_piece(document)?;
     let sent = first.nodes.node_data.len();
     let rest = document.nodes.node_data.iter().skip(sent);
-    let nodes: Result<Vec<Value>, _> =
-        rest.map(|node| serde_json::to_value(node.as_ref())).collect();
+    let nodes: Result<Vec<Value>, _> = rest.map(serde_json::to_value).collect();
     let rest = bodies(&[], &List::Grows { from: sent, nodes: nodes? })?;
     let wrapped = rest.into_iter().map(|body| python_len(&json!({ "$set": body })));
     std::iter::once(python_len(&first)).chain(wrapped).collect()
@@ -118,7 +117,7 @@ impl Bodies {
         }
         let mut first = Vec::new();
         for node in nodes {
-            size += python_len(node)? + SEPARATOR;
+            size += python_len(&node)? + SEPARATOR;
             if !self.has_room(size) && !first.is_empty() {
                 break;
             }
