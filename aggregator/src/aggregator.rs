@@ -417,18 +417,29 @@ impl Aggregator {
     /// not known) and with the losses of GPUs judged at `now`. Never held across an await, nor asked for
     /// with the roll held.
     pub fn ledger(&self, nodes: Option<&Arc<ByName>>, now: Timestamp) -> MutexGuard<'_, Ledger> {
+        self.ledger_and_roll(nodes, now).0
+    }
+
+    /// The same, and the roll that it stands by.
+    pub fn ledger_and_roll(
+        &self,
+        nodes: Option<&Arc<ByName>>,
+        now: Timestamp,
+    ) -> (MutexGuard<'_, Ledger>, MutexGuard<'_, Roll>) {
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        ledger.update(&mut self.roll(), nodes, now);
-        ledger
+        let mut roll = self.roll();
+        let (begun, before) = (Instant::now(), ledger.generation());
+        ledger.update(&mut roll, nodes, now);
+        if ledger.generation() != before {
+            self.metrics.assembled(begun.elapsed());
+        }
+        (ledger, roll)
     }
 
     /// The document as the roll stands now, with every node on it.
     pub fn assemble(&self) -> Assembly {
-        let begun = Instant::now();
         let nodes = self.nodes.all();
-        let assembly = self.ledger(nodes.as_ref(), Timestamp::now()).assemble(&self.file.cluster);
-        self.metrics.assembled(begun.elapsed());
-        assembly
+        self.ledger(nodes.as_ref(), Timestamp::now()).assemble(&self.file.cluster)
     }
 
     /// The document as the roll stands, with the nodes that a policy offers, and the losses of GPUs
@@ -444,11 +455,8 @@ impl Aggregator {
         policy: &NodePolicy,
         now: Timestamp,
     ) -> Assembly {
-        let begun = Instant::now();
         let is_offered = |name: &NodeName| is_offered(name, nodes.map(AsRef::as_ref), policy);
-        let assembly = self.ledger(nodes, now).assemble_of(&self.file.cluster, is_offered);
-        self.metrics.assembled(begun.elapsed());
-        assembly
+        self.ledger(nodes, now).assemble_of(&self.file.cluster, is_offered)
     }
 
     /// What a node's entry in the document is made of, by the Nodes as they were at one moment.

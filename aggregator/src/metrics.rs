@@ -162,7 +162,7 @@ impl Metrics {
             )?,
             assembly: made.histogram(
                 "document_assembly_duration_seconds",
-                "Time that an assembly of the document took.",
+                "Time that making the document anew took, as far as it had changed.",
                 // From one node to tens of thousands.
                 &[0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0],
             )?,
@@ -216,7 +216,7 @@ impl Metrics {
         })
     }
 
-    /// All of it in Prometheus' text format, as `/metrics` shows it.
+    /// All of it in Prometheus' text format, as `/metrics` shows it in pieces ([`Self::body`]).
     ///
     /// # Errors
     ///
@@ -255,7 +255,7 @@ impl Metrics {
         }
     }
 
-    /// Notes how long an assembly of the document took.
+    /// Notes how long it took to make anew what had changed of the document.
     pub fn assembled(&self, took: Duration) {
         self.assembly.observe(took.as_secs_f64());
     }

@@ -330,6 +330,7 @@ impl Roll {
         if !is_bound || id != entry.node_id {
             return None;
         }
+        // Copies the entry while somebody else looks at it.
         entry.last_seen = now;
         Some(id)
     }

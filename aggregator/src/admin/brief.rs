@@ -47,8 +47,7 @@ impl RollBrief {
         let conflicts = aggregator.conflicts(now);
         let classes = aggregator.classes();
         let (nodes, totals) = {
-            let ledger = aggregator.ledger(known, now);
-            let roll = aggregator.roll();
+            let (ledger, roll) = aggregator.ledger_and_roll(known, now);
             let brief = |line: &Arc<Line>| {
                 let entry = roll.get(&line.name)?;
                 Some(NodeBrief {
@@ -109,8 +108,8 @@ impl NodeBrief {
     pub fn of(aggregator: &Aggregator, name: &NodeName, now: Timestamp) -> Option<Self> {
         let known = aggregator.nodes.all();
         let classes = aggregator.classes();
-        let line = Arc::clone(aggregator.ledger(known.as_ref(), now).line_of(name)?);
-        let roll = aggregator.roll();
+        let (ledger, roll) = aggregator.ledger_and_roll(known.as_ref(), now);
+        let line = Arc::clone(ledger.line_of(name)?);
         let entry = roll.get(name)?;
         Some(Self {
             line,

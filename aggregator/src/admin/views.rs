@@ -414,7 +414,7 @@ pub struct DocumentView {
 }
 
 impl NodesView {
-    /// The roll as it stands.
+    /// The roll as it stands, as a whole; [`super::roll`] writes the same in pieces.
     pub fn of(aggregator: &Aggregator, now: Timestamp) -> Self {
         Self::among(aggregator.nodes.all().as_deref(), aggregator, now)
     }

@@ -1,6 +1,6 @@
 //! Gauges of each node. Their numbers are kept as they were when the nodes were last counted, and a scrape
 //! writes them as text piece by piece: of thousands of nodes the whole text is larger than all else that
-//! the aggregator holds of them.
+//! the aggregator holds of them. That a scrape takes CPU time for it is the price.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,6 +75,8 @@ struct Values {
     /// One bit for each that is known.
     known: u32,
 }
+
+const _: () = assert!(GAUGES.len() + GPU_STATES.len() <= u32::BITS as usize);
 
 impl Values {
     fn of(node: &NodeFigures<'_>) -> Self {
