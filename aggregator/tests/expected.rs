@@ -11,7 +11,7 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use jiff::{SignedDuration, Timestamp};
 use rollcall_aggregator::admin::roll;
-use rollcall_aggregator::admin::views::{NodesView, StatusView};
+use rollcall_aggregator::admin::views::{DocumentView, NodesView, StatusView};
 use rollcall_aggregator::aggregator::Aggregator;
 use rollcall_aggregator::cluster_file::{AiosTarget, ClusterFile};
 use rollcall_aggregator::digest::Digest;
@@ -302,6 +302,27 @@ async fn the_roll_is_written_piece_by_piece_as_it_would_be_as_a_whole() {
         let written = String::from_utf8(written.concat()).expect("text");
         assert!(written == whole, "{} nodes: {written}\n{whole}", reported.len());
     }
+}
+
+#[tokio::test]
+async fn a_document_that_is_kept_follows_the_nodes() {
+    let bed = Bed::new(FILE, &["a1", "a2"]);
+    let target = bed.target("zone-a");
+    let documents = &bed.aggregator.documents;
+    let shown = || {
+        let pieces = documents.of(&bed.aggregator, Some(&target)).expect("JSON");
+        let bytes: Vec<u8> = pieces.iter().flatten().copied().collect();
+        let view = serde_json::to_vec(&DocumentView::of(&bed.aggregator, Some(&target)));
+        assert_eq!(bytes, view.expect("JSON"), "as it would be written now");
+        let shown: Value = serde_json::from_slice(&bytes).expect("JSON");
+        shown.pointer("/document/nodes/count").and_then(Value::as_u64).expect("a count")
+    };
+    bed.list(&[("a1", "a", true), ("a2", "a", true)]);
+    assert_eq!((shown(), shown()), (2, 2));
+    bed.list(&[("a1", "a", true), ("a2", "b", true)]);
+    assert_eq!(shown(), 1, "a label that was changed");
+    documents.tidy(&bed.aggregator);
+    assert_eq!(shown(), 1);
 }
 
 #[tokio::test]

@@ -126,7 +126,7 @@ impl Documents {
             return Ok(kept.pieces.clone());
         }
         // Not two of them at the same time.
-        let _outdated = all.remove(&name);
+        drop(all.remove(&name));
         let pieces = Pieces::of(&DocumentView::of(aggregator, target))?;
         all.insert(name, Kept { generation, pieces: pieces.clone(), asked });
         Ok(pieces)
