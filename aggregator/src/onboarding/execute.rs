@@ -213,13 +213,45 @@ impl Executor {
         }
     }
 
+    /// Waits until something changes or a time has come. What an operator says is not kept waiting by
+    /// a stream of reports.
+    async fn changed(&self, changes: &mut watch::Receiver<u64>, until: Option<Timestamp>) {
+        let timer = async {
+            match until {
+                Some(at) => {
+                    let wait = at.duration_since(Timestamp::now());
+                    tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let will = self.aggregator.standing(&self.target).will;
+        tokio::select! {
+            () = timer => {}
+            outcome = changes.changed() => {
+                // The sender lives as long as the aggregator, which this holds.
+                debug_assert!(outcome.is_ok(), "the roll is still there");
+                let begun = Instant::now();
+                loop {
+                    tokio::time::sleep(GATHERING).await;
+                    let is_said = self.aggregator.standing(&self.target).will != will;
+                    if is_said || begun.elapsed() >= self.gathering {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
     async fn turn(&mut self, changes: &mut watch::Receiver<u64>) -> Result<(), WriteError> {
         let now = Timestamp::now();
         let standing = self.aggregator.standing(&self.target);
         let begun = Instant::now();
         let before = self.outlook.take();
-        let before = before.as_deref();
-        let outlook = match Outlook::after(before, &self.aggregator, &self.target, &standing, now) {
+        let made =
+            Outlook::after(before.as_deref(), &self.aggregator, &self.target, &standing, now);
+        drop(before);
+        let outlook = match made {
             Ok(outlook) => Arc::new(outlook),
             Err(error) => return self.not_encoded(&error, changes).await,
         };
@@ -310,7 +342,7 @@ impl Executor {
     ) -> Result<(), WriteError> {
         let name = self.target.name.as_str();
         log::error!(target = name, error:% = error; "the document cannot be encoded");
-        changed(changes, None, self.gathering).await;
+        self.changed(changes, None).await;
         Ok(())
     }
 
@@ -358,7 +390,7 @@ impl Executor {
             Step::Settle(held) => return self.settle_infrastructure(held, None).await,
         };
         let until = outlook.next_change.into_iter().chain(until).min();
-        changed(changes, until, self.gathering).await;
+        self.changed(changes, until).await;
         Ok(())
     }
 
@@ -581,29 +613,4 @@ fn gist(detail: Option<&str>) -> Option<String> {
 /// The journal's line on entering a state.
 fn event(state: &TargetState) -> Event {
     Event { about: state.about, detail: state.detail.clone(), ..Event::now(state.phase.as_str()) }
-}
-
-/// Waits until something changes or a time has come.
-async fn changed(
-    changes: &mut watch::Receiver<u64>,
-    until: Option<Timestamp>,
-    gathering: Duration,
-) {
-    let timer = async {
-        match until {
-            Some(at) => {
-                let wait = at.duration_since(Timestamp::now());
-                tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
-            }
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = timer => {}
-        outcome = changes.changed() => {
-            // The sender lives as long as the aggregator, which this holds.
-            debug_assert!(outcome.is_ok(), "the roll is still there");
-            tokio::time::sleep(gathering).await;
-        }
-    }
 }
