@@ -262,7 +262,7 @@ async fn run(
     notifier.status("opening the store");
     let opened = tokio::select! {
         opened = open_store(&config.store, kubernetes.as_ref(), &file, &leadership, notifier) => opened?,
-        never = notifier.ask_for_time(), if config.store == StorePlace::Kubernetes => match never {},
+        never = notifier.ask_for_time() => match never {},
         // Whoever probes is answered meanwhile.
         served = observe::serve(waiting, probes, until_open) => {
             return served.map_err(|source| ServeError::Listener { listener: "admin", source });
@@ -334,11 +334,20 @@ async fn run(
     intake.and(admin)
 }
 
-/// Lets as many files be open as the system allows: thousands of agents may report at once, as after an
-/// outage, and a shell or a container gives fewer, for the sake of programs that use select(2).
+/// How many files may be open, connections among them: as the unit has it. More would only let strangers
+/// fill the memory.
+const OPEN_FILES: u64 = 65_536;
+
+/// Lets more files be open than a shell or a container does for the sake of programs that use select(2), as
+/// far as the system allows: thousands of agents may report at once, as after an outage.
 fn allow_open_files() {
     let limit = getrlimit(Resource::Nofile);
-    let most = Rlimit { current: limit.maximum, ..limit };
+    // `None` is no limit.
+    if limit.current.is_none_or(|current| current >= OPEN_FILES) {
+        return;
+    }
+    let most = limit.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+    let most = Rlimit { current: Some(most), ..limit };
     if let Err(error) = setrlimit(Resource::Nofile, most) {
         log::warn!(limit = limit.current, error:% = error; "the limit on open files stays as it is");
     }

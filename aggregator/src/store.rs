@@ -243,7 +243,10 @@ impl Batch {
         let began = Instant::now();
         let mut before = 0;
         loop {
-            while let Ok(next) = waiting.try_recv() {
+            while self.writes.len() < gathering::MOST
+                && self.bytes < gathering::MOST_BYTES
+                && let Ok(next) = waiting.try_recv()
+            {
                 self.take(next);
             }
             let count = self.writes.len();

@@ -33,6 +33,8 @@ const MORE_TIME: Duration = Duration::from_mins(1);
 
 /// How often it is given more time.
 const MORE_TIME_INTERVAL: Duration = Duration::from_secs(10);
+/// What takes no longer is done at once.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// How long after the manager did not take something it is told again, where no sign of life is due
 /// sooner.
@@ -109,9 +111,11 @@ impl Notifier {
         self.tell(Some(&NotifyState::Stopping), Some(status));
     }
 
-    /// Has the manager wait for as long as this is awaited: a start may take long for a reason.
+    /// Has the manager wait for as long as this is awaited: a start may take long for a reason. What is
+    /// done at once needs no word.
     pub async fn ask_for_time(&self) -> Infallible {
         let more = u32::try_from(MORE_TIME.as_micros()).unwrap_or(u32::MAX);
+        sleep(AT_ONCE).await;
         let mut turns = turns(MORE_TIME_INTERVAL);
         loop {
             turns.tick().await;

@@ -14,9 +14,9 @@ const LONGEST: Duration = Duration::from_millis(100);
 /// How long a burst is remembered.
 const REMEMBERED: Duration = Duration::from_secs(1);
 /// How many writes are committed together at most; there are no more where all who report wait.
-const MOST: usize = super::QUEUE;
-/// How many bytes of reports are committed together at most.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+pub(super) const MOST: usize = super::QUEUE;
+/// How many bytes of reports are committed together at most, but for the last one.
+pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 /// What has come so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -67,6 +67,8 @@ const FROM_3_TO_4: &str = "
 /// How many pages the write-ahead log has when it is carried over into the database, which waits for the
 /// disk twice: 32 MiB of them.
 const LOG_PAGES: u32 = 8192;
+/// What is left of a log that had to hold more, as the one of a new version's first start.
+const LOG_BYTES: u32 = 48 << 20;
 
 /// How many lines of the journal are kept at each start: years, unless a network fails all the time.
 const JOURNAL_LINES: u32 = 100_000;
@@ -127,6 +129,7 @@ impl Database {
             .connection
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
             .and_then(|()| database.connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES))
+            .and_then(|()| database.connection.pragma_update(None, "journal_size_limit", LOG_BYTES))
             .and_then(|()| database.connection.execute(PRUNE_JOURNAL, [JOURNAL_LINES]))
             .map_err(refused)?;
         let contents = database.read(path)?;
