@@ -480,7 +480,7 @@ struct Held {
 }
 
 /// All that a file holds; of one that is too large, more than it may hold. An attribute of sysfs comes
-/// whole, so that less than was asked for is its end.
+/// whole, so that less than was asked for is its end: one of text; binary ones come a page at a time.
 fn text(file: &mut File, is_attribute: bool) -> io::Result<Vec<u8>> {
     let mut first = [0; FIRST_BYTES];
     let length = loop {
@@ -491,7 +491,7 @@ fn text(file: &mut File, is_attribute: bool) -> io::Result<Vec<u8>> {
     };
     let mut bytes = first.get(..length).unwrap_or_default().to_vec();
     if length == FIRST_BYTES || (length > 0 && !is_attribute) {
-        file.take(MAX_FILE_BYTES + 1 - FIRST_BYTES as u64).read_to_end(&mut bytes)?;
+        file.take((MAX_FILE_BYTES + 1).saturating_sub(length as u64)).read_to_end(&mut bytes)?;
     }
     Ok(bytes)
 }
