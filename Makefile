@@ -83,9 +83,10 @@ INTERVAL ?= 60
 
 .PHONY: bench
 bench: prerequisites ## What rollcall takes and how quick it is, beside its bounds and its peers: a table, and target/bench/figures.json.
-	@command -v strace >/dev/null || tests/install.sh strace
+	@# Without them, what they are for shows as not measured.
+	-@command -v strace >/dev/null || tests/install.sh strace
 	@command -v openssl >/dev/null || tests/install.sh openssl
-	@command -v prometheus-node-exporter >/dev/null || tests/install.sh prometheus-node-exporter
+	-@command -v prometheus-node-exporter >/dev/null || tests/install.sh prometheus-node-exporter
 	@# Each by itself: built together, the agent would carry what only the aggregator asks of their libraries.
 	$(CARGO) build --locked --release --config agent/release.toml -p rollcall-agent
 	$(CARGO) build --locked --release -p rollcall-aggregator

@@ -110,6 +110,8 @@ fn at_intervals(plan: &Plan, certificate: &Certificate) -> Vec<Figure> {
     let mut command = Command::new(program("swarm"));
     command.args(large.swarm_arguments()).args(common[0]);
     command.args(["--interval", &seconds, "--duration", &duration, "--changed", CHANGED]);
+    // As the real agent does, which takes its session up again.
+    command.arg("--new-connections");
     let mut agents = Daemon::spawn("swarm", command);
     thread::sleep(interval + SETTLING);
     let meter = Meter::start(large.pid());
