@@ -11,6 +11,7 @@ mod pci;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rollcall_report::{
@@ -24,6 +25,7 @@ use crate::host::{HostRoot, ParseError};
 
 use self::gpu::answers::Answers;
 use self::gpu::labels::GpuLabels;
+use self::memory::KnownBlocks;
 
 pub use self::gpu::{answers as nvml_answers, child as nvml_child, labels as gpu_labels};
 
@@ -91,6 +93,7 @@ pub struct Prober {
     root: HostRoot,
     options: ProbeOptions,
     files: Bounded<Files>,
+    memory_blocks: Arc<KnownBlocks>,
     nvml: gpu::Source,
     /// What NVIDIA's library answered at the last probe, where it was asked.
     nvml_answers: Option<Answers>,
@@ -114,7 +117,15 @@ impl Prober {
                 options.nvml_timeout,
             )
         };
-        Self { root, options, files: Bounded::new(), nvml, nvml_answers: None, gpu_labels: None }
+        Self {
+            root,
+            options,
+            files: Bounded::new(),
+            memory_blocks: Arc::default(),
+            nvml,
+            nvml_answers: None,
+            gpu_labels: None,
+        }
     }
 
     /// Probes every subject. Files are read on a thread of its own, for no longer than
@@ -125,9 +136,10 @@ impl Prober {
     /// When a probe did not come to its end, which is a bug.
     pub async fn probe(&mut self) -> Result<Survey, JoinError> {
         let (root, options) = (self.root.clone(), self.options.clone());
+        let blocks = Arc::clone(&self.memory_blocks);
         let files = self
             .files
-            .run(FILES_DEADLINE, move || Files::read(&root.for_one_probe(), &options))
+            .run(FILES_DEADLINE, move || Files::read(&root.for_one_probe(), &options, &blocks))
             .await?;
         let files = match files {
             Outcome::Done(files) => files,
@@ -168,7 +180,7 @@ struct Files {
 }
 
 impl Files {
-    fn read(root: &HostRoot, options: &ProbeOptions) -> Self {
+    fn read(root: &HostRoot, options: &ProbeOptions, blocks: &KnownBlocks) -> Self {
         let functions = pci::probe(root);
         // Two subjects want to know each of these.
         let kernel_release = root.read(KERNEL_RELEASE);
@@ -178,7 +190,7 @@ impl Files {
         Self {
             machine: machine::probe(root, kernel_release),
             cpu: cpu::probe(root),
-            memory: memory::probe(root, nvidia_gpus),
+            memory: memory::probe(root, nvidia_gpus, blocks),
             swap: memory::probe_swap(root),
             disks: disk::probe(root, options.count_removable),
             nics: network::probe(root, functions.known().map_or(&[], Vec::as_slice)),

@@ -1,6 +1,9 @@
 //! Main memory, usable and installed, and swap space.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rollcall_report::{Memory, Reading, Swap};
 
@@ -9,11 +12,14 @@ use crate::finding::{Finding, Probed, Rule, Verdict};
 use crate::host::{HostRoot, ParseError, ReadError};
 
 const MEMORY_BLOCKS: &str = "/sys/devices/system/memory";
-
+const BLOCK_SIZE: &str = "/sys/devices/system/memory/block_size_bytes";
 const MEMINFO: &str = "/proc/meminfo";
 const SWAPS: &str = "/proc/swaps";
 const NODES: &str = "/sys/devices/system/node";
 const NODES_WITH_CPUS: &str = "/sys/devices/system/node/has_cpu";
+
+/// How long the states of memory blocks may be taken for what they were.
+const BLOCKS_KEPT: Duration = Duration::from_hours(1);
 
 /// The rules for memory.
 pub(super) const RULES: [Rule; 6] =
@@ -46,6 +52,7 @@ const SWAP_UNREADABLE: Rule = Rule::new("unreadable", "what is in use as swap ca
 pub(super) fn probe(
     root: &HostRoot,
     nvidia_gpus: Result<Option<BTreeSet<String>>, ReadError>,
+    known: &KnownBlocks,
 ) -> Probed<Reading<Memory>> {
     let unreadable = |error: &ReadError| Probed::failed("MemTotal", MEMORY_UNREADABLE, error);
     let gpu_nodes = match nvidia_gpus.and_then(|gpus| gpu_nodes(root, gpus.unwrap_or_default())) {
@@ -78,7 +85,7 @@ pub(super) fn probe(
     let of_blocks = |verdict, rule, candidate: &str| {
         Finding::new(verdict, rule, candidate).source(MEMORY_BLOCKS)
     };
-    let installed_bytes = match blocks(root, &gpu_nodes) {
+    let installed_bytes = match blocks(root, &gpu_nodes, with_gpus, known) {
         Ok(Some(Blocks { online, offline, block_bytes })) => {
             let bytes = |count: u64| count.saturating_mul(block_bytes);
             findings.push(
@@ -209,22 +216,64 @@ struct Blocks {
     block_bytes: u64,
 }
 
+/// What the last probe found the memory blocks to be. A machine has hundreds of them, each with a file
+/// for its state, and a block that is switched on or off changes `MemTotal`: while that is the same
+/// to the KiB, and the blocks are, so are their states.
+#[derive(Debug, Default)]
+pub(super) struct KnownBlocks(Mutex<Option<Known>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    sign: u64,
+    at: Instant,
+    blocks: Blocks,
+}
+
+impl KnownBlocks {
+    fn get(&self, sign: u64) -> Option<Blocks> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.filter(|known| known.sign == sign && known.at.elapsed() < BLOCKS_KEPT);
+        known.map(|known| known.blocks)
+    }
+
+    fn note(&self, sign: u64, blocks: Blocks) {
+        let known = Known { sign, at: Instant::now(), blocks };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+    }
+}
+
 /// Counts memory blocks as lsmem(1) does, without those of GPUs; `None` where the kernel keeps none (no memory hotplug).
 /// Source: Documentation/ABI/testing/sysfs-devices-memory.
-fn blocks(root: &HostRoot, gpu_nodes: &[GpuNode]) -> Result<Option<Blocks>, ReadError> {
+fn blocks(
+    root: &HostRoot,
+    gpu_nodes: &[GpuNode],
+    mem_total: u64,
+    known: &KnownBlocks,
+) -> Result<Option<Blocks>, ReadError> {
     let Some(names) = root.list_if_present(MEMORY_BLOCKS)? else { return Ok(None) };
-    let folder = root.attributes(MEMORY_BLOCKS);
-    let block_bytes = folder.parse("block_size_bytes", parse_hexadecimal)?;
-    let mut blocks = Blocks { online: 0, offline: 0, block_bytes };
+    let block_bytes = root.parse(BLOCK_SIZE, |text| parse_hexadecimal(text.trim_ascii()))?;
     let is_gpus = |name: &str| gpu_nodes.iter().any(|node| node.blocks.contains(name));
-    for name in names.iter().filter(|name| is_block(name) && !is_gpus(name)) {
-        // Some machines have a hundred thousand: their folder is not looked up for each.
-        let is_online = match folder.read(&format!("{name}/state"))? {
-            Some(state) => state == "online",
-            None => folder.is_set(&format!("{name}/online"))?,
-        };
-        *(if is_online { &mut blocks.online } else { &mut blocks.offline }) += 1;
-    }
+    let own = || names.iter().filter(|name| is_block(name) && !is_gpus(name));
+    let mut sign = DefaultHasher::new();
+    (mem_total, block_bytes).hash(&mut sign);
+    own().for_each(|name| name.hash(&mut sign));
+    let sign = sign.finish();
+    let blocks = if let Some(blocks) = known.get(sign) {
+        blocks
+    } else {
+        let mut blocks = Blocks { online: 0, offline: 0, block_bytes };
+        let folder = root.attributes(MEMORY_BLOCKS);
+        for name in own() {
+            // Some machines have a hundred thousand: their folder is not looked up for each.
+            let is_online = match folder.read(&format!("{name}/state"))? {
+                Some(state) => state == "online",
+                None => folder.is_set(&format!("{name}/online"))?,
+            };
+            *(if is_online { &mut blocks.online } else { &mut blocks.offline }) += 1;
+        }
+        known.note(sign, blocks);
+        blocks
+    };
     Ok(Some(blocks).filter(|blocks| blocks.online > 0 && block_bytes > 0))
 }
 
@@ -329,7 +378,9 @@ mod tests {
             fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
             fs::write(path, text).expect("written");
         };
-        let probe = |root: &HostRoot| probe(root, root.list_if_present(NVIDIA_GPUS));
+        let probe = |root: &HostRoot| {
+            probe(root, root.list_if_present(NVIDIA_GPUS), &KnownBlocks::default())
+        };
         let total = |root: &HostRoot| probe(root).reading.known().map(|it| it.total_bytes / 1024);
         let root = HostRoot::new(folder.path());
         write("proc/meminfo", "MemTotal: 100 kB\n");
@@ -387,6 +438,46 @@ mod tests {
         for bad in ["", "0x80", "-8", "g", "10000000000000000"] {
             assert!(parse_hexadecimal(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn blocks_are_looked_at_again_where_they_may_have_changed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            fs::write(path, text).expect("written");
+        };
+        let state = |number: u32, text: &str| {
+            write(&format!("sys/devices/system/memory/memory{number}/state"), text);
+        };
+        let known = KnownBlocks::default();
+        let installed = || {
+            let read = probe(&HostRoot::new(folder.path()), Ok(None), &known).reading;
+            let memory = read.known().expect("known");
+            memory.installed_bytes.known().copied().expect("known") >> 20
+        };
+        write("proc/meminfo", "MemTotal: 300000 kB\n");
+        write("sys/devices/system/memory/block_size_bytes", "8000000\n");
+        for number in 0..3 {
+            state(number, "online\n");
+        }
+        assert_eq!(installed(), 3 * 128);
+        // No kernel does that without a change of MemTotal: their files are not read again.
+        state(2, "offline\n");
+        assert_eq!(installed(), 3 * 128);
+        write("proc/meminfo", "MemTotal: 168928 kB\n");
+        assert_eq!(installed(), 2 * 128, "MemTotal has changed");
+        state(3, "online\n");
+        assert_eq!(installed(), 3 * 128, "there is another block");
+        write("sys/devices/system/memory/block_size_bytes", "10000000\n");
+        assert_eq!(installed(), 3 * 256, "blocks have another size");
+        let long_ago = Instant::now().checked_sub(BLOCKS_KEPT);
+        if let (Some(known), Some(at)) = (known.0.lock().expect("whole").as_mut(), long_ago) {
+            known.at = at;
+        }
+        state(2, "online\n");
+        assert_eq!(installed(), 4 * 256, "they were looked at long ago");
     }
 
     #[test]
