@@ -25,6 +25,9 @@ pub use recording::{Recorded, Recorder};
 /// The largest file that is read: `/proc/cpuinfo` of a machine with two thousand CPUs fits.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
+/// The smallest page that a kernel has.
+const PAGE_BYTES: usize = 4 * 1024;
+
 /// What is asked of a file at first: more than an attribute of sysfs holds, a page.
 const FIRST_BYTES: usize = 8 * 1024;
 
@@ -479,8 +482,8 @@ struct Held {
     path: PathBuf,
 }
 
-/// All that a file holds; of one that is too large, more than it may hold. An attribute of sysfs comes
-/// whole, so that less than was asked for is its end: one of text; binary ones come a page at a time.
+/// All that a file holds; of one that is too large, more than it may hold. A text of sysfs comes whole, so
+/// that less than was asked for is its end; what is binary there comes a page at a time.
 fn text(file: &mut File, is_attribute: bool) -> io::Result<Vec<u8>> {
     let mut first = [0; FIRST_BYTES];
     let length = loop {
@@ -490,7 +493,7 @@ fn text(file: &mut File, is_attribute: bool) -> io::Result<Vec<u8>> {
         }
     };
     let mut bytes = first.get(..length).unwrap_or_default().to_vec();
-    if length == FIRST_BYTES || (length > 0 && !is_attribute) {
+    if length >= PAGE_BYTES || (length > 0 && !is_attribute) {
         file.take((MAX_FILE_BYTES + 1).saturating_sub(length as u64)).read_to_end(&mut bytes)?;
     }
     Ok(bytes)
