@@ -16,6 +16,8 @@ use crate::figure::Figure;
 use crate::large::{Certificate, Large};
 use crate::process::{Meter, median, memory_mb, metric, rss_mb, sleeps};
 
+/// As its unit and its image have it.
+const ENVIRONMENT: [(&str, &str); 1] = [("MALLOC_ARENA_MAX", "1")];
 const PEER: &str = "node_exporter";
 const PEERS_PROGRAM: &str = "prometheus-node-exporter";
 const SCRAPES: u32 = 100;
@@ -41,10 +43,10 @@ impl Agent {
     fn start(large: &Large, certificate: &Certificate, name: &str, interval: &str) -> Self {
         let url = format!("https://{}", large.aggregator.intake);
         // This one machine is several nodes here: each in an aggregator of its own.
-        let daemon = large.bed.agent(
-            &url,
-            &["--ca-file", &certificate.ca, "--interval", interval, "--node-name", name],
-        );
+        let arguments = ["--ca-file", &certificate.ca, "--interval", interval, "--node-name", name];
+        let daemon = large.bed.agent_with(&url, &arguments, |command| {
+            command.envs(ENVIRONMENT);
+        });
         let line = daemon.wait_for_line(|line| line.contains(METRICS), DEADLINE);
         let metrics =
             line.split_whitespace().find_map(|word| word.strip_prefix(METRICS)?.parse().ok());
