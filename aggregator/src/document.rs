@@ -113,7 +113,8 @@ pub struct NodeGpus {
     /// What they can do: `fp16`, `tensor_cores`, `bf16`, `fp8`.
     pub features: Vec<String>,
     /// The different models, in the order of their first GPU.
-    pub model_names: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    pub model_names: Vec<Shared<str>>,
 }
 
 /// A GPU in the document.
@@ -121,7 +122,8 @@ pub struct NodeGpus {
 #[serde(rename_all = "camelCase")]
 pub struct GpuEntry {
     /// The maker's name for it.
-    pub model_name: String,
+    #[schema(value_type = String)]
+    pub model_name: Shared<str>,
     /// Its memory, MiB.
     pub memory: u64,
 }
@@ -410,12 +412,12 @@ impl Need<'_> {
 
 fn storage(need: Need<'_>, inventory: &Inventory) -> Result<Storage, Incomplete> {
     let disks = need.known(Subject::Disks, &inventory.disks)?;
-    let local = disks.iter().filter(|disk| disk.attachment == Attachment::Local);
-    let mut sizes = Vec::new();
-    for disk in local {
-        sizes.push(*need.known(Subject::Disks, &disk.size_bytes)?);
+    let (mut disks_counted, mut bytes) = (0, 0);
+    for disk in disks.iter().filter(|disk| disk.attachment == Attachment::Local) {
+        disks_counted += 1;
+        bytes += need.known(Subject::Disks, &disk.size_bytes)?;
     }
-    Ok(Storage { disks: count(&sizes), size: sizes.iter().sum::<u64>() / MIB })
+    Ok(Storage { disks: disks_counted, size: bytes / MIB })
 }
 
 fn network(

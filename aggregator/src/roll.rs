@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use crate::class::NodeClassId;
 use crate::digest::Digest;
-use baseline::{Baseline, Shape, changes};
+use baseline::{Baseline, Counts, Shape, changes};
 use claims::Claims;
 use departure::{Departure, Departures};
 use identity::{Voucher, accepted_id};
@@ -113,8 +113,8 @@ impl Entry {
 
     /// The hardware that has changed since the machine's previous boot ended.
     pub fn hardware_changes(&self) -> Option<Vec<baseline::Change>> {
-        let now = Shape::of(&self.inventory, &self.lost_gpus);
-        self.baseline.as_ref().map(|baseline| changes(&baseline.shape, &now))
+        let baseline = self.baseline.as_ref()?;
+        Some(changes(&baseline.shape, &Counts::of(&self.inventory, &self.lost_gpus)))
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use rollcall_aggregator::digest::Digest;
 use rollcall_aggregator::intake::parse::parse;
-use rollcall_aggregator::roll::baseline::{Shape, changes};
+use rollcall_aggregator::roll::baseline::{Counts, Shape, changes};
 use rollcall_aggregator::roll::{Entry, Roll};
 use rollcall_report::{Attachment, Inventory, Link, Nic, NicKind, NodeReport, Reading};
 
@@ -177,7 +177,7 @@ fn what_counts_as_a_change() {
     ];
     for (what, before, now, expected) in cases {
         let changes =
-            changes(&Shape::of(&inventory(before), &[]), &Shape::of(&inventory(now), &[]));
+            changes(&Shape::of(&inventory(before), &[]), &Counts::of(&inventory(now), &[]));
         let said: Vec<String> = changes.iter().map(ToString::to_string).collect();
         assert_eq!(said, expected, "{what}");
     }

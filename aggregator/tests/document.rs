@@ -15,8 +15,8 @@ use rollcall_aggregator::document::{ClusterDocument, Warning, amd_features, asse
 use rollcall_aggregator::intake::parse::parse;
 use rollcall_report::{
     Accelerator, AmdGpu, Attachment, ComputeCapability, Cpu, Disk, Gpu, GpuFailure, Gpus,
-    Inventory, Link, Memory, Nic, NicKind, NodeId, NodeReport, NvidiaDriver, Reading, Subject,
-    Swap,
+    Inventory, Link, Memory, Nic, NicKind, NodeId, NodeReport, NvidiaDriver, Reading, Shared,
+    Subject, Swap,
 };
 use serde_json::Value;
 
@@ -27,6 +27,10 @@ fn sample(name: &str) -> PathBuf {
 fn report(name: &str) -> NodeReport {
     let body = fs::read(sample(name)).expect(name);
     parse(&body).unwrap_or_else(|refusal| panic!("{name}: {}", refusal.message))
+}
+
+fn texts(names: &[Shared<str>]) -> Vec<&str> {
+    names.iter().map(Shared::as_str).collect()
 }
 
 fn inventory() -> Inventory {
@@ -163,7 +167,7 @@ fn amd_gpus_follow_nvidia_gpus() {
     gpus.amd = Reading::Known(more.map(|memory| amd("0x74a1", memory)).into());
     let (document, warnings) = assemble_one(&inventory, &Overrides::default());
     let node = &document.nodes.node_data[0].gpus;
-    assert_eq!(node.model_names, ["NVIDIA A100", "AMD 0x74a1"]);
+    assert_eq!(texts(&node.model_names), ["NVIDIA A100", "AMD 0x74a1"]);
     let memory: Vec<u64> = node.gpus.iter().map(|gpu| gpu.memory).collect();
     assert_eq!(memory, [16_384, 16_384, 196_608, 0]);
     assert_eq!((document.gpus.count, document.gpus.memory), (4, 229_376));
@@ -415,7 +419,7 @@ fn a_mixed_node_has_the_features_of_its_weakest_gpu() {
     let (document, _) = assemble_one(&inventory, &Overrides::default());
     let gpus = &document.nodes.node_data[0].gpus;
     assert_eq!(gpus.features, ["fp16", "tensor_cores"]);
-    assert_eq!(gpus.model_names, ["NVIDIA A100", "NVIDIA V100"]);
+    assert_eq!(texts(&gpus.model_names), ["NVIDIA A100", "NVIDIA V100"]);
 }
 
 prop_compose! {

@@ -164,7 +164,7 @@ fn aggregator() -> String {
 
     let name: NodeName = "node-1".parse().expect("a name");
     let id: NodeId = "node-1".parse().expect("an id");
-    let gpu = GpuEntry { model_name: "NVIDIA H100".to_owned(), memory: 1 };
+    let gpu = GpuEntry { model_name: "NVIDIA H100".into(), memory: 1 };
     let entry = NodeData {
         id: id.clone(),
         gpus: NodeGpus { count: 1, memory: 1, gpus: vec![gpu], ..NodeGpus::default() }.into(),

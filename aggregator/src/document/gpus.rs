@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use rollcall_report::{AmdGpu, ComputeCapability, Gpu, Gpus, NvidiaDriver, Reading, Subject};
+use rollcall_report::{
+    AmdGpu, ComputeCapability, Gpu, Gpus, NvidiaDriver, Reading, Shared, Subject,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -117,15 +119,15 @@ pub(super) fn gpus(
         let memory = match gpu.memory_bytes {
             Reading::Known(bytes) => bytes / MIB,
             Reading::Absent => {
-                let (node, model) = (need.node.clone(), gpu.model.to_owned());
+                let (node, model) = (need.node.clone(), gpu.model.to_string());
                 warnings.push(Warning::GpuMemoryShared { node, model });
                 0
             }
             Reading::Failed { reason } => return Err(need.missing(Subject::Gpus, reason)),
         };
-        entries.push(GpuEntry { model_name: gpu.model.to_owned(), memory });
+        entries.push(GpuEntry { model_name: gpu.model.clone(), memory });
     }
-    let mut model_names: Vec<String> = Vec::new();
+    let mut model_names: Vec<Shared<str>> = Vec::new();
     for entry in &entries {
         if !model_names.contains(&entry.model_name) {
             model_names.push(entry.model_name.clone());
@@ -212,9 +214,27 @@ fn amd<'a>(need: Need<'_>, gpus: &'a Gpus) -> Result<&'a [AmdGpu], Incomplete> {
 
 /// A GPU that counts, whoever made it.
 struct Counted<'a> {
-    model: &'a str,
+    model: &'a Shared<str>,
     memory_bytes: &'a Reading<u64>,
-    features: Vec<&'static str>,
+    make: Make<'a>,
+}
+
+/// What tells what a GPU can do.
+#[derive(Clone, Copy, PartialEq)]
+enum Make<'a> {
+    Nvidia(Option<ComputeCapability>, &'a str),
+    Amd { device_id: &'a str },
+}
+
+impl Make<'_> {
+    fn features(self) -> Vec<&'static str> {
+        match self {
+            Self::Nvidia(capability, model) => {
+                capability.map_or_else(Vec::new, |at| features(at, model))
+            }
+            Self::Amd { device_id } => amd_features(device_id),
+        }
+    }
 }
 
 impl<'a> From<&'a Gpu> for Counted<'a> {
@@ -222,7 +242,7 @@ impl<'a> From<&'a Gpu> for Counted<'a> {
         Self {
             model: &gpu.model,
             memory_bytes: &gpu.memory_bytes,
-            features: gpu.compute_capability.map_or_else(Vec::new, |at| features(at, &gpu.model)),
+            make: Make::Nvidia(gpu.compute_capability, &gpu.model),
         }
     }
 }
@@ -232,7 +252,7 @@ impl<'a> From<&'a AmdGpu> for Counted<'a> {
         Self {
             model: &gpu.model,
             memory_bytes: &gpu.memory_bytes,
-            features: amd_features(&gpu.device_id),
+            make: Make::Amd { device_id: &gpu.device_id },
         }
     }
 }
@@ -241,8 +261,13 @@ impl<'a> From<&'a AmdGpu> for Counted<'a> {
 /// land on any.
 fn features_of_all(gpus: &[Counted<'_>]) -> Vec<String> {
     let Some((first, others)) = gpus.split_first() else { return Vec::new() };
-    let by_all = |name: &&&str| others.iter().all(|gpu| gpu.features.contains(name));
-    first.features.iter().filter(by_all).map(|&name| name.to_owned()).collect()
+    let mut features = first.make.features();
+    // Most nodes have GPUs of one kind.
+    for other in others.iter().filter(|other| other.make != first.make) {
+        let its_own = other.make.features();
+        features.retain(|name| its_own.contains(name));
+    }
+    features.into_iter().map(str::to_owned).collect()
 }
 
 /// What a GPU can do by its compute capability.

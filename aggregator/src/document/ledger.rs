@@ -3,7 +3,7 @@
 //!
 //! Pure, as [`super::assemble`] is, which says the same of all nodes from nothing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use super::{
 use crate::cluster_file::{Cluster, Overrides};
 use crate::kubernetes::nodes::{AllocatableGpus, ByName};
 use crate::roll::loss::LostGpu;
+use crate::roll::pool::Values;
 use crate::roll::{Entry, Roll, Ticket, Touched};
 
 /// A node on the roll, as far as it is counted and listed.
@@ -57,7 +58,7 @@ pub struct Ledger {
     /// them all; whatever it changes is elsewhere in memory afterwards.
     nodes: Option<Weak<ByName>>,
     /// Each list of GPUs once: most nodes of a cluster are like many others.
-    gpus: HashSet<Shared<NodeGpus>>,
+    gpus: Values<NodeGpus>,
     generation: u64,
 }
 
@@ -117,7 +118,7 @@ impl Ledger {
             timed: BTreeMap::new(),
             window: Window::ALWAYS,
             nodes: None,
-            gpus: HashSet::new(),
+            gpus: Values::default(),
             generation: 0,
         }
     }
@@ -249,26 +250,16 @@ impl Ledger {
         Line {
             name: entry.name.clone(),
             node_id: entry.node_id.clone(),
-            entry: built.map(|node| self.share(node).into()),
+            entry: built.map(|mut node| {
+                self.gpus.share(&mut node.gpus);
+                node.into()
+            }),
             warnings,
             gpus,
             unknown_speeds: unknown,
             hardware_changes: entry.hardware_changes().map(|changes| changes.len()),
             failing: entry.failing.iter().map(|(subject, it)| (*subject, it.since)).collect(),
         }
-    }
-
-    /// The same node, with the GPUs that others of its kind have.
-    fn share(&mut self, node: NodeData) -> NodeData {
-        if let Some(gpus) = self.gpus.get(&node.gpus) {
-            return NodeData { gpus: gpus.clone(), ..node };
-        }
-        // Twice as many as there are nodes: at least half of them are of nobody.
-        if self.gpus.len() > 2 * self.lines.len() {
-            self.gpus.retain(Shared::is_shared);
-        }
-        self.gpus.insert(node.gpus.clone());
-        node
     }
 
     fn kept(&self, name: &NodeName) -> Option<&Kept> {

@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use rollcall_report::{
-    Attachment, Gpus, Inventory, Memory, NicKind, NvidiaDriver, Reading, Shared, Subject,
-};
+use rollcall_report::{Attachment, Gpus, Inventory, Memory, NicKind, Reading, Shared, Subject};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -93,9 +91,20 @@ impl Baseline {
     }
 }
 
-impl Shape {
-    /// The shape of a node by what is known of it.
-    pub fn of(inventory: &Inventory, lost: &[LostGpu]) -> Self {
+/// A [`Shape`] in an inventory's own words: to compare with, and not to keep.
+#[derive(Debug)]
+pub struct Counts<'a> {
+    cpus: Option<u32>,
+    installed_bytes: Option<u64>,
+    total_bytes: Option<u64>,
+    disks: Option<BTreeMap<&'a u64, u32>>,
+    nics: Option<BTreeMap<&'a String, u32>>,
+    gpus: Option<BTreeMap<&'a Shared<str>, u32>>,
+}
+
+impl<'a> Counts<'a> {
+    /// What is known of a node.
+    pub fn of(inventory: &'a Inventory, lost: &'a [LostGpu]) -> Self {
         let memory: Option<&Memory> = inventory.memory.known();
         Self {
             cpus: inventory.cpu.known().map(|cpu| cpu.online),
@@ -103,18 +112,32 @@ impl Shape {
             total_bytes: memory.map(|memory| memory.total_bytes),
             disks: inventory.disks.known().and_then(|disks| {
                 let local = disks.iter().filter(|disk| disk.attachment == Attachment::Local);
-                let sizes: Option<Vec<u64>> =
-                    local.map(|disk| disk.size_bytes.known().copied()).collect();
-                sizes.map(|sizes| tally(sizes).into())
+                let sizes: Option<Vec<&u64>> = local.map(|disk| disk.size_bytes.known()).collect();
+                sizes.map(tally)
             }),
             nics: inventory.nics.known().and_then(|nics| {
                 let is_undecided = |kind, speed: &Reading<u64>| {
                     kind == NicKind::Other && speed.failure().is_some()
                 };
                 let is_known = !nics.iter().any(|nic| is_undecided(nic.kind, &nic.speed_mbps));
-                is_known.then(|| tally(nics.iter().map(|nic| nic.name.clone())).into())
+                is_known.then(|| tally(nics.iter().map(|nic| &nic.name)))
             }),
-            gpus: inventory.gpus.known().and_then(|gpus| models(gpus, lost)).map(Shared::from),
+            gpus: inventory.gpus.known().and_then(|gpus| models(gpus, lost)),
+        }
+    }
+}
+
+impl Shape {
+    /// The shape of a node by what is known of it.
+    pub fn of(inventory: &Inventory, lost: &[LostGpu]) -> Self {
+        let counts = Counts::of(inventory, lost);
+        Self {
+            cpus: counts.cpus,
+            installed_bytes: counts.installed_bytes,
+            total_bytes: counts.total_bytes,
+            disks: counts.disks.map(owned),
+            nics: counts.nics.map(owned),
+            gpus: counts.gpus.map(owned),
         }
     }
 
@@ -132,12 +155,11 @@ impl Shape {
 }
 
 /// How many GPUs of each model there are; `None` where one is there whose model is not known.
-fn models(gpus: &Gpus, lost: &[LostGpu]) -> Option<BTreeMap<Shared<str>, u32>> {
+fn models<'a>(gpus: &'a Gpus, lost: &'a [LostGpu]) -> Option<BTreeMap<&'a Shared<str>, u32>> {
     let on_bus = gpus.nvidia_pci_devices.known().copied().unwrap_or(0);
-    let none = NvidiaDriver { version: None, cuda_version: None, gpus: vec![], failures: vec![] };
-    let driver = match &gpus.nvidia_driver {
-        Reading::Known(driver) => driver,
-        Reading::Absent => &none,
+    let (answering, failures) = match &gpus.nvidia_driver {
+        Reading::Known(driver) => (driver.gpus.as_slice(), driver.failures.len()),
+        Reading::Absent => (&[][..], 0),
         Reading::Failed { .. } => return None,
     };
     let amd = match &gpus.amd {
@@ -145,12 +167,12 @@ fn models(gpus: &Gpus, lost: &[LostGpu]) -> Option<BTreeMap<Shared<str>, u32>> {
         Reading::Absent => &[],
         Reading::Failed { .. } => return None,
     };
-    let known = driver.gpus.len() + lost.len();
-    let listed = driver.gpus.len() + driver.failures.len();
+    let known = answering.len() + lost.len();
+    let listed = answering.len() + failures;
     let there = usize::try_from(on_bus).unwrap_or(usize::MAX).max(listed);
-    let nvidia = driver.gpus.iter().chain(lost.iter().map(|lost| &lost.gpu));
+    let nvidia = answering.iter().chain(lost.iter().map(|lost| &lost.gpu));
     let all = nvidia.map(|gpu| &gpu.model).chain(amd.iter().map(|gpu| &gpu.model));
-    (there <= known).then(|| tally(all.cloned()))
+    (there <= known).then(|| tally(all))
 }
 
 fn tally<T: Ord>(things: impl IntoIterator<Item = T>) -> BTreeMap<T, u32> {
@@ -162,8 +184,14 @@ fn tally<T: Ord>(things: impl IntoIterator<Item = T>) -> BTreeMap<T, u32> {
     tally
 }
 
+fn owned<T: Ord + Clone>(tally: BTreeMap<&T, u32>) -> Shared<BTreeMap<T, u32>> {
+    let owned: BTreeMap<T, u32> =
+        tally.into_iter().map(|(thing, count)| (thing.clone(), count)).collect();
+    owned.into()
+}
+
 /// What has changed, in the order of the inventory; only what is known on both sides can have.
-pub fn changes(before: &Shape, now: &Shape) -> Vec<Change> {
+pub fn changes(before: &Shape, now: &Counts<'_>) -> Vec<Change> {
     let mut changes = Vec::new();
     if let (Some(before), Some(now)) = (before.cpus, now.cpus)
         && before != now
@@ -197,7 +225,7 @@ fn change(subject: Subject, before: &str, now: &impl ToString) -> Change {
     Change { subject, before: before.to_owned(), now: now.to_string() }
 }
 
-fn memory_change(before: &Shape, now: &Shape) -> Option<Change> {
+fn memory_change(before: &Shape, now: &Counts<'_>) -> Option<Change> {
     let installed = before.installed_bytes.zip(now.installed_bytes);
     let total = before.total_bytes.zip(now.total_bytes);
     let (what, before, now) = if let Some((before, now)) = installed {
@@ -212,16 +240,15 @@ fn memory_change(before: &Shape, now: &Shape) -> Option<Change> {
     Some(change(Subject::Memory, &before, &format!("{} MiB", now / MIB)))
 }
 
-/// What there is not as many of as before.
+/// What there is not as many of as before: what was there first, then what is new.
 fn differences<'a, T: Ord>(
     before: &'a BTreeMap<T, u32>,
-    now: &'a BTreeMap<T, u32>,
+    now: &'a BTreeMap<&'a T, u32>,
 ) -> impl Iterator<Item = (&'a T, u32, u32)> {
-    let new = now.keys().filter(|thing| !before.contains_key(thing));
-    let count = |tally: &BTreeMap<T, u32>, thing| tally.get(thing).copied().unwrap_or(0);
-    before
-        .keys()
-        .chain(new)
-        .map(move |thing| (thing, count(before, thing), count(now, thing)))
+    let known =
+        before.iter().map(|(thing, count)| (thing, *count, now.get(thing).copied().unwrap_or(0)));
+    let new = now.iter().filter(|(thing, _)| !before.contains_key(**thing));
+    known
+        .chain(new.map(|(thing, count)| (*thing, 0, *count)))
         .filter(|(_, before, now)| before != now)
 }

@@ -26,7 +26,7 @@ pub struct Pool {
 /// Different values of one type. Those that nobody has any more are dropped when as many have been added
 /// as there were.
 #[derive(Debug)]
-struct Values<T: ?Sized> {
+pub(crate) struct Values<T: ?Sized> {
     known: HashSet<Shared<T>>,
     sweep_at: usize,
 }
@@ -42,7 +42,7 @@ impl<T: Eq + Hash + ?Sized> Values<T> {
     const FEW: usize = 64;
 
     /// Makes the value one that is known, where an equal one is.
-    fn share(&mut self, value: &mut Shared<T>) {
+    pub(crate) fn share(&mut self, value: &mut Shared<T>) {
         if let Some(known) = self.known.get(&**value) {
             value.clone_from(known);
             return;

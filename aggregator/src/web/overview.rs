@@ -621,7 +621,7 @@ impl<'a> Line<'a> {
             let models = node.entry().into_iter().flat_map(|entry| &entry.gpus.model_names);
             let class = node.class.iter().flat_map(|class| class.id.iter().chain(&class.name));
             for part in std::iter::once(node.line.node_id.as_str())
-                .chain(models.map(String::as_str))
+                .chain(models.map(|model| &**model))
                 .chain(class.map(String::as_str))
             {
                 text.push('\n');
