@@ -386,7 +386,12 @@ fn execute(command: Command) -> Result<(), Failure> {
     let here = tokio::runtime::Builder::new_current_thread;
     match command {
         Command::Serve(args) => {
-            runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(run_server(args))
+            let runtime = runtime(tokio::runtime::Builder::new_multi_thread())?;
+            // On a worker, like the connections that it takes: from this thread, each would wake one.
+            let serving = runtime.spawn(run_server(args));
+            runtime
+                .block_on(serving)
+                .unwrap_or_else(|_panic| Err(Failure::Serve(ServeError::Ended { part: "server" })))
         }
         Command::Assemble(args) => {
             let document = assemble::assemble(&args).map_err(Failure::Assemble)?;
