@@ -3,7 +3,7 @@
 
 mod watch;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use anstream::AutoStream;
@@ -126,11 +126,14 @@ pub(super) fn once<S: Show>(shown: &S, output: Output) -> Result<(), Failure> {
     for note in shown.notes() {
         log::warn!("{note}");
     }
-    let text = output.text(shown)?;
     let printed = match output {
-        Output::Table if text.is_empty() => Ok(()),
-        Output::Table => print_styled(&text),
-        Output::Json | Output::Yaml => print(&text),
+        // Of a large cluster it is tens of megabytes, which are never held as a whole.
+        Output::Json => print_json(shown.data()),
+        Output::Yaml => print(&output.text(shown)?),
+        Output::Table => match output.text(shown)? {
+            text if text.is_empty() => Ok(()),
+            text => print_styled(&text),
+        },
     };
     match printed {
         // Whoever has read enough wants to know all the same how it came out.
@@ -179,6 +182,15 @@ fn take_out(value: &mut Value, keys: &[&str]) {
 /// Prints a text as it is.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     print_to(io::stdout().lock(), text)
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+    serde_json::to_writer_pretty(&mut out, value)
+        .map_err(io::Error::from)
+        .and_then(|()| writeln!(out))
+        .and_then(|()| out.flush())
+        .map_err(|source| Failure::Print { source })
 }
 
 /// Prints a text with styles, which stay only where the reader can have them: `NO_COLOR`,
