@@ -20,6 +20,10 @@ use url::Url;
 /// How long a report may take, from the first byte sent to the last one received.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long what was sent may stay unacknowledged: an aggregator that is gone without a word, with the
+/// connection that was kept, is not waited for.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
 /// How long the system's CAs are kept, when the aggregator's certificate is signed by none of them.
 const SYSTEM_CAS_KEPT: Duration = Duration::from_mins(5);
 
@@ -182,9 +186,13 @@ impl Source {
                 source => TrustError::Ca { source },
             })?
             .timeout(REPORT_TIMEOUT)
-            // Thousands of nodes report a few bytes a minute each: idle connections would only fill the
-            // aggregator's tables.
-            .pool_max_idle_per_host(0)
+            // Kept until the next report, which spares a handshake, unless the aggregator closes it: a
+            // time of our own would only wake the agent, and thousands that ask whether it is still
+            // there would be more than what they report.
+            .pool_max_idle_per_host(1)
+            .pool_idle_timeout(None)
+            .tcp_keepalive(None)
+            .tcp_user_timeout(UNACKNOWLEDGED)
             .build()
             .map_err(|source| TrustError::Client { source })?;
         // What our own parser cannot read may be good all the same; only its times are not known.

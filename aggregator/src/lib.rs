@@ -14,6 +14,7 @@ pub mod checks;
 pub mod class;
 pub mod cli;
 pub mod cluster_file;
+pub mod connections;
 pub mod digest;
 pub mod document;
 pub mod form;

@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::Request;
-use axum::response::Response;
-use axum_server::service::MakeService;
+use axum_server::accept::{Accept, DefaultAcceptor, NoDelayAcceptor};
+use axum_server::service::{MakeService, SendService};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::rt::TokioTimer;
 use jiff::Timestamp;
 use rollcall_daemon::http::install_crypto_provider;
 use rollcall_daemon::kubernetes::{self, Selection};
@@ -23,15 +23,16 @@ use rollcall_daemon::readiness::{Latch, Readiness};
 use rollcall_report::error_chain;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
-use tower::Service;
 
 use crate::admin::access::Access;
 use crate::aggregator::Aggregator;
 use crate::cluster_file::{AiosTarget, ClusterFile, ClusterFileError, Stamping};
+use crate::connections::{HEADER_TIMEOUT, Keeping, Keeps};
 use crate::intake::authenticate::Authenticator;
 use crate::intake::review::{Reviewer, ServiceAccount};
 use crate::kubernetes::events::{self, Events};
@@ -51,8 +52,6 @@ use crate::tls::{Served, TlsError};
 use crate::tokens::files::{AllTokens, TokenFileError, TokenFiles};
 use crate::{admin, intake, status, tls};
 
-/// How long a client may take to send a request's headers.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long requests that are under way may take when the aggregator stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How often the nodes are counted anew for `/metrics`.
@@ -231,7 +230,7 @@ async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     install_crypto_provider();
-    allow_open_files();
+    let open_files = allow_open_files();
     tokio::pin!(shutdown);
     let file =
         ClusterFile::read(&config.cluster).map_err(|source| ServeError::ClusterFile { source })?;
@@ -306,10 +305,11 @@ async fn run(
 
     let stop = axum_server::Handle::new();
     background.spawn(never(inform(Arc::clone(&aggregator), notifier.clone(), stop.clone())));
-    let intake_service = intake.into_make_service();
-    let intake = serve_http("intake", listeners.intake, intake_service, tls, stop.clone());
+    let keeps = Keeps::of(config.interval, open_files);
+    let intake = serve_intake(listeners.intake, intake, tls, keeps, stop.clone());
     let admin_service = admin.into_make_service_with_connect_info::<SocketAddr>();
-    let admin = serve_http("admin", admin_listener, admin_service, None, stop.clone());
+    let admin = Http { name: "admin", is_tls: false, idle: HEADER_TIMEOUT, keeps_alive: true };
+    let admin = admin.serve(admin_listener, admin_service, NoDelayAcceptor, stop.clone());
     tokio::pin!(intake, admin);
     tokio::select! {
         () = &mut shutdown => {}
@@ -339,18 +339,20 @@ async fn run(
 const OPEN_FILES: u64 = 65_536;
 
 /// Lets more files be open than a shell or a container does for the sake of programs that use select(2), as
-/// far as the system allows: thousands of agents may report at once, as after an outage.
-fn allow_open_files() {
+/// far as the system allows: thousands of agents may report at once, as after an outage. Says how many.
+fn allow_open_files() -> usize {
     let limit = getrlimit(Resource::Nofile);
-    // `None` is no limit.
-    if limit.current.is_none_or(|current| current >= OPEN_FILES) {
-        return;
+    let mut files = limit.current.unwrap_or(u64::MAX);
+    if files < OPEN_FILES {
+        let most = limit.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+        match setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..limit }) {
+            Ok(()) => files = most,
+            Err(error) => {
+                log::warn!(limit = files, error:% = error; "the limit on open files stays as it is");
+            }
+        }
     }
-    let most = limit.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
-    let most = Rlimit { current: Some(most), ..limit };
-    if let Err(error) = setrlimit(Resource::Nofile, most) {
-        log::warn!(limit = limit.current, error:% = error; "the limit on open files stays as it is");
-    }
+    usize::try_from(files).unwrap_or(usize::MAX)
 }
 
 /// Each target that is registered with, and how it is reached.
@@ -619,40 +621,64 @@ impl Secured {
     }
 }
 
-async fn serve_http<S>(
-    name: &'static str,
+async fn serve_intake(
     listener: TcpListener,
-    service: S,
+    intake: Router,
     tls: Option<Tls>,
+    keeps: Keeps,
     stop: axum_server::Handle<SocketAddr>,
-) -> Result<(), ServeError>
-where
-    S: MakeService<SocketAddr, Request<Incoming>>,
-    S::Service: Service<Request<Incoming>, Response = Response, Error = Infallible>,
-    <S::Service as Service<Request<Incoming>>>::Future: Send,
-{
-    let failed = |source| ServeError::Listener { listener: name, source };
-    let address = listener.local_addr().map_err(failed)?;
-    let listener = listener.into_std().map_err(failed)?;
-    log::info!(address:% = address, tls = tls.is_some(); "{name} listening");
-    // HTTP/1 alone: to tell the versions apart, the first bytes would be awaited without a limit.
-    if let Some(tls) = tls {
-        let server = axum_server::from_tcp(listener).map_err(failed)?.acceptor(tls.acceptor);
-        let mut server = server.http1_only().handle(stop);
-        bound_headers(server.http_builder());
-        server.http_builder().http1().keep_alive(!tls.one_request_each);
-        server.serve(service).await.map_err(failed)
-    } else {
-        let server = axum_server::from_tcp(listener).map_err(failed)?;
-        let mut server = server.http1_only().handle(stop);
-        bound_headers(server.http_builder());
-        server.serve(service).await.map_err(failed)
+) -> Result<(), ServeError> {
+    let service = intake.into_make_service();
+    let http = Http { name: "intake", is_tls: tls.is_some(), idle: keeps.idle, keeps_alive: true };
+    match tls {
+        Some(Tls { acceptor, one_request_each }) => {
+            let http = Http { keeps_alive: !one_request_each, ..http };
+            http.serve(listener, service, Keeping::new(acceptor, keeps), stop).await
+        }
+        None => {
+            let acceptor = Keeping::new(DefaultAcceptor, keeps);
+            http.serve(listener, service, acceptor, stop).await
+        }
     }
 }
 
-/// A client that sends its headers a byte a minute, or nothing, must not hold a connection for ever.
-fn bound_headers(builder: &mut Builder<TokioExecutor>) {
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+/// How a listener is served.
+#[derive(Debug, Clone, Copy)]
+struct Http {
+    name: &'static str,
+    is_tls: bool,
+    /// A client that sends its headers a byte a minute, or nothing, must not hold a connection for ever.
+    idle: Duration,
+    keeps_alive: bool,
+}
+
+impl Http {
+    async fn serve<S, A>(
+        self,
+        listener: TcpListener,
+        service: S,
+        acceptor: A,
+        stop: axum_server::Handle<SocketAddr>,
+    ) -> Result<(), ServeError>
+    where
+        S: MakeService<SocketAddr, Request<Incoming>>,
+        A: Accept<TcpStream, S::Service> + Clone + Send + Sync + 'static,
+        A::Stream: AsyncRead + AsyncWrite + Unpin + Send,
+        A::Service: SendService<Request<Incoming>> + Send,
+        A::Future: Send,
+    {
+        let Self { name, is_tls, idle, keeps_alive } = self;
+        let failed = |source| ServeError::Listener { listener: name, source };
+        let address = listener.local_addr().map_err(failed)?;
+        let listener = listener.into_std().map_err(failed)?;
+        log::info!(address:% = address, tls = is_tls; "{name} listening");
+        let server = axum_server::from_tcp(listener).map_err(failed)?.acceptor(acceptor);
+        // HTTP/1 alone: to tell the versions apart, the first bytes would be awaited without a limit.
+        let mut server = server.http1_only().handle(stop);
+        let mut http1 = server.http_builder().http1();
+        http1.timer(TokioTimer::new()).header_read_timeout(idle).keep_alive(keeps_alive);
+        server.serve(service).await.map_err(failed)
+    }
 }
 
 /// Counts nodes and what they hold for `/metrics`, and stores now and then who was seen when.

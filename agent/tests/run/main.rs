@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::post;
 use log::{LevelFilter, Log, Metadata, Record};
@@ -34,6 +34,7 @@ const SOON: Duration = Duration::from_secs(10);
 struct Incoming {
     authorization: Option<String>,
     report: NodeReport,
+    peer: SocketAddr,
     at: Instant,
     answer: oneshot::Sender<(StatusCode, String)>,
 }
@@ -66,7 +67,8 @@ impl Aggregator {
         let address = listener.local_addr().expect("bound");
         let (sender, reports) = mpsc::unbounded_channel();
         let router = Router::new().route(REPORTS_PATH, post(receive)).with_state(sender);
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, service).await });
         Self { address, reports }
     }
 
@@ -77,6 +79,7 @@ impl Aggregator {
 
 async fn receive(
     State(reports): State<mpsc::UnboundedSender<Incoming>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Bytes,
 ) -> (StatusCode, String) {
@@ -86,6 +89,7 @@ async fn receive(
     let incoming = Incoming {
         authorization: text(header::AUTHORIZATION),
         report: serde_json::from_slice(&body).expect("a report"),
+        peer,
         at: Instant::now(),
         answer,
     };
@@ -286,6 +290,19 @@ async fn reports_go_on_at_the_interval_that_the_aggregator_assigns() {
     let series = "rollcall_agent_last_accepted_report_timestamp_seconds";
     assert_ne!(agent.metric(series).await, "0");
     agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_until_the_next_report() {
+    let mut aggregator = Aggregator::start().await;
+    let _agent = Agent::start(aggregator.address, "rich-server", None).await;
+    let mut peers = Vec::new();
+    for _ in 0..3 {
+        let report = aggregator.next().await;
+        peers.push(report.peer);
+        report.accept(1);
+    }
+    assert_eq!(peers, [peers[0]; 3], "no further one was made");
 }
 
 #[tokio::test]
