@@ -630,15 +630,11 @@ async fn serve_intake(
 ) -> Result<(), ServeError> {
     let service = intake.into_make_service();
     let http = Http { name: "intake", is_tls: tls.is_some(), idle: keeps.idle, keeps_alive: true };
-    match tls {
-        Some(Tls { acceptor, one_request_each }) => {
-            let http = Http { keeps_alive: !one_request_each, ..http };
-            http.serve(listener, service, Keeping::new(acceptor, keeps), stop).await
-        }
-        None => {
-            let acceptor = Keeping::new(DefaultAcceptor, keeps);
-            http.serve(listener, service, acceptor, stop).await
-        }
+    if let Some(Tls { acceptor, one_request_each }) = tls {
+        let http = Http { keeps_alive: !one_request_each, ..http };
+        http.serve(listener, service, Keeping::new(acceptor, keeps), stop).await
+    } else {
+        http.serve(listener, service, Keeping::new(DefaultAcceptor, keeps), stop).await
     }
 }
 

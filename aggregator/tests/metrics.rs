@@ -19,7 +19,7 @@ fn lines(metrics: &Metrics) -> Vec<String> {
 }
 
 fn entry(id: &NodeId, models: &[&str]) -> NodeData {
-    let gpus = models.iter().map(|model| GpuEntry { model_name: (*model).to_owned(), memory: 100 });
+    let gpus = models.iter().map(|model| GpuEntry { model_name: (*model).into(), memory: 100 });
     let gpus: Vec<GpuEntry> = gpus.collect();
     NodeData {
         id: id.clone(),

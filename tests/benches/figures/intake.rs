@@ -44,6 +44,13 @@ struct Rate {
     cpu: f64,
 }
 
+impl Rate {
+    fn median(rates: &[Self]) -> Self {
+        let of = |what: fn(&Self) -> f64| median(rates.iter().map(what).collect());
+        Self { per_second: of(|rate| rate.per_second), cpu: of(|rate| rate.cpu) }
+    }
+}
+
 fn flat_out(pid: u32, intake: SocketAddr, token: &str, more: &[&str]) -> Rate {
     let intake = intake.to_string();
     let common = ["--intake", &intake, "--token-file", token];
@@ -80,14 +87,13 @@ fn side_by_side(tls: Option<&Certificate>) -> Vec<Figure> {
     };
     // All are on the roll first: what is measured is no first report.
     let _first = take(&["--rounds", "1"]);
-    let turns = [(); TURNS].map(|()| {
-        let peer = flat_out(bare.daemon.id(), bare.address, &token, &ca);
-        [peer, take(&[]), take(&["--changed", "1"])]
-    });
-    let [peer, unchanged, changed] = [0, 1, 2].map(|index| {
-        let of = |what: fn(&Rate) -> f64| median(turns.iter().map(|it| what(&it[index])).collect());
-        Rate { per_second: of(|rate| rate.per_second), cpu: of(|rate| rate.cpu) }
-    });
+    let (mut peers, mut unchanged, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        peers.push(flat_out(bare.daemon.id(), bare.address, &token, &ca));
+        unchanged.push(take(&[]));
+        changed.push(take(&["--changed", "1"]));
+    }
+    let [peer, unchanged, changed] = [peers, unchanged, changed].map(|rates| Rate::median(&rates));
     let mut figures = Vec::new();
     for (what, rate) in [("unchanged", &unchanged), ("changed", &changed)] {
         let figure = Figure::new(format!("{what} reports, {over}"), "a second", rate.per_second)
