@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use axum::http::HeaderValue;
@@ -28,6 +28,9 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_INTERVAL: Duration = Duration::from_mins(2);
 /// How many are kept at most, of some 7 KB each.
 const MOST: usize = 16_384;
+/// How old a connection gets: it does not outlive its certificate for long, and its agent comes to another
+/// aggregator in time.
+const OLDEST: Duration = Duration::from_hours(1);
 
 /// How connections are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct Keeps {
     pub idle: Duration,
     /// How many there may be.
     pub most: usize,
+    /// How old one may be.
+    pub age: Duration,
 }
 
 impl Keeps {
@@ -44,23 +49,23 @@ impl Keeps {
     pub fn of(interval: Duration, open_files: usize) -> Self {
         let is_soon = interval <= LONGEST_INTERVAL;
         let idle = if is_soon { HEADER_TIMEOUT.max(interval * 3 / 2) } else { HEADER_TIMEOUT };
-        Self { idle, most: MOST.min(open_files / 2) }
+        Self { idle, most: MOST.min(open_files / 2), age: OLDEST }
     }
 }
 
 /// Takes connections as another acceptor does. One over which no request comes soon is closed, and so is one
-/// after an answer that is a refusal, or while more are open than may be kept.
+/// after an answer that is a refusal, when it is old, or while more are open than may be kept.
 #[derive(Debug, Clone)]
 pub struct Keeping<A> {
     acceptor: A,
     open: Arc<AtomicUsize>,
-    most: usize,
+    keeps: Keeps,
 }
 
 impl<A> Keeping<A> {
     /// Keeps as many connections as this says; for how long is the server's business.
     pub fn new(acceptor: A, keeps: Keeps) -> Self {
-        Self { acceptor, open: Arc::default(), most: keeps.most }
+        Self { acceptor, open: Arc::default(), keeps }
     }
 }
 
@@ -77,14 +82,14 @@ where
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let open = Arc::new(Open::count(&self.open));
-        let most = self.most;
+        let (keeps, since) = (self.keeps, Instant::now());
         // Held back, an answer waits until the client has acknowledged what was sent before: 40 ms.
         let accepted = stream.set_nodelay(true).map(|()| self.acceptor.accept(stream, service));
         Box::pin(async move {
             let (stream, service) = accepted?.await?;
             let has_asked = Arc::new(AtomicBool::new(false));
             let stream = Awaited::new(stream, Arc::clone(&has_asked));
-            Ok((stream, Kept { service, open, most, has_asked }))
+            Ok((stream, Kept { service, open, keeps, since, has_asked }))
         })
     }
 }
@@ -158,7 +163,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Awaited<S> {
 pub struct Kept<S> {
     service: S,
     open: Arc<Open>,
-    most: usize,
+    keeps: Keeps,
+    since: Instant,
     has_asked: Arc<AtomicBool>,
 }
 
@@ -178,10 +184,13 @@ where
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         self.has_asked.store(true, Ordering::Relaxed);
         let answering = self.service.call(request);
-        let (open, most) = (Arc::clone(&self.open), self.most);
+        let (open, keeps, since) = (Arc::clone(&self.open), self.keeps, self.since);
         Box::pin(async move {
             let mut answer = answering.await?;
-            if !answer.status().is_success() || open.all() > most {
+            let is_kept = answer.status().is_success()
+                && open.all() <= keeps.most
+                && since.elapsed() < keeps.age;
+            if !is_kept {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(answer)
@@ -213,13 +222,11 @@ impl Drop for Open {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-    use std::time::Instant;
-
     use axum::Router;
     use axum::routing::get;
     use axum_server::accept::DefaultAcceptor;
     use hyper_util::rt::TokioTimer;
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::time::timeout;
 
@@ -249,12 +256,12 @@ mod tests {
         begun.elapsed().as_secs()
     }
 
-    /// A server that keeps so many connections, its address, and how many are open.
-    fn serve(most: usize) -> (SocketAddr, Arc<AtomicUsize>) {
+    /// A server that keeps so many connections for so long, its address, and how many are open.
+    fn serve(most: usize, age: Duration) -> (SocketAddr, Arc<AtomicUsize>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         listener.set_nonblocking(true).expect("set");
         let address = listener.local_addr().expect("bound");
-        let acceptor = Keeping::new(DefaultAcceptor, Keeps { idle: HEADER_TIMEOUT * 4, most });
+        let acceptor = Keeping::new(DefaultAcceptor, Keeps { idle: HEADER_TIMEOUT * 4, most, age });
         let open = Arc::clone(&acceptor.open);
         let server = axum_server::from_tcp(listener).expect("a server").acceptor(acceptor);
         let mut server = server.http1_only();
@@ -281,7 +288,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_so_many_are_kept() {
-        let (address, open) = serve(2);
+        let (address, open) = serve(2, OLDEST);
         let connect = async || TcpStream::connect(address).await.expect("a connection");
 
         let (mut one, mut other) = (connect().await, connect().await);
@@ -296,8 +303,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn none_gets_old() {
+        let age = Duration::from_millis(500);
+        let (address, _open) = serve(10, age);
+        let mut connection = TcpStream::connect(address).await.expect("a connection");
+        sleep(age).await;
+        assert!(ask(&mut connection).await);
+        assert_eq!(closed_after(&mut connection).await, 0, "at once");
+    }
+
+    #[tokio::test]
     async fn strangers_are_not_waited_for() {
-        let (address, _open) = serve(10);
+        let (address, _open) = serve(10, OLDEST);
         let connect = async || TcpStream::connect(address).await.expect("a connection");
         let (mut known, mut silent, mut refused) =
             (connect().await, connect().await, connect().await);
