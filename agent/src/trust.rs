@@ -186,9 +186,8 @@ impl Source {
                 source => TrustError::Ca { source },
             })?
             .timeout(REPORT_TIMEOUT)
-            // Kept until the next report, which spares a handshake, unless the aggregator closes it: a
-            // time of our own would only wake the agent, and thousands that ask whether it is still
-            // there would be more than what they report.
+            // Kept until the next report, which spares a handshake; the aggregator closes it. No idle timer,
+            // which would wake the agent, and no probes of TCP, which would be more packets than reports.
             .pool_max_idle_per_host(1)
             .pool_idle_timeout(None)
             .tcp_keepalive(None)

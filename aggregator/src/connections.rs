@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::extract::Request;
-use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Method};
 use axum::response::Response;
 use axum_server::accept::Accept;
 use hyper::body::Incoming;
@@ -54,7 +54,8 @@ impl Keeps {
 }
 
 /// Takes connections as another acceptor does. One over which no request comes soon is closed, and so is one
-/// after an answer that is a refusal, when it is old, or while more are open than may be kept.
+/// after an answer to anything but a report that was taken, when it is old, or while more are open than may
+/// be kept.
 #[derive(Debug, Clone)]
 pub struct Keeping<A> {
     acceptor: A,
@@ -183,11 +184,14 @@ where
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         self.has_asked.store(true, Ordering::Relaxed);
+        // What is posted here is reports. Anybody may look at what the intake says of itself.
+        let is_report = request.method() == Method::POST;
         let answering = self.service.call(request);
         let (open, keeps, since) = (Arc::clone(&self.open), self.keeps, self.since);
         Box::pin(async move {
             let mut answer = answering.await?;
-            let is_kept = answer.status().is_success()
+            let is_kept = is_report
+                && answer.status().is_success()
                 && open.all() <= keeps.most
                 && since.elapsed() < keeps.age;
             if !is_kept {
@@ -223,7 +227,7 @@ impl Drop for Open {
 #[cfg(test)]
 mod tests {
     use axum::Router;
-    use axum::routing::get;
+    use axum::routing::post;
     use axum_server::accept::DefaultAcceptor;
     use hyper_util::rt::TokioTimer;
     use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -232,20 +236,23 @@ mod tests {
 
     use super::*;
 
-    /// Asks for a path over a connection; says whether the answer asks to close it.
-    async fn ask_for(path: &str, connection: &mut TcpStream) -> bool {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: here\r\n\r\n");
+    /// Asks over a connection; says whether the answer asks to close it.
+    async fn ask_for(what: &str, status: u16, connection: &mut TcpStream) -> bool {
+        let request = format!("{what} HTTP/1.1\r\nhost: here\r\ncontent-length: 0\r\n\r\n");
         connection.write_all(request.as_bytes()).await.expect("sent");
-        let mut answer = [0; 1024];
-        let length = connection.read(&mut answer).await.expect("an answer");
-        let answer = String::from_utf8_lossy(&answer[..length]).to_ascii_lowercase();
-        let status = if path == "/" { "200" } else { "404" };
+        let mut answer = Vec::new();
+        // None has a body.
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(connection.read_u8().await.expect("an answer"));
+        }
+        let answer = String::from_utf8_lossy(&answer).to_ascii_lowercase();
         assert!(answer.starts_with(&format!("http/1.1 {status}")), "{answer}");
         answer.contains("connection: close")
     }
 
+    /// Posts a report.
     async fn ask(connection: &mut TcpStream) -> bool {
-        ask_for("/", connection).await
+        ask_for("POST /", 200, connection).await
     }
 
     /// How many seconds it takes until the other end closes a connection.
@@ -267,7 +274,8 @@ mod tests {
         let mut server = server.http1_only();
         let mut http1 = server.http_builder().http1();
         http1.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT * 4);
-        let service = Router::new().route("/", get(async || "here")).into_make_service();
+        let service =
+            Router::new().route("/", post(async || {}).get(async || {})).into_make_service();
         drop(tokio::spawn(server.serve(service)));
         (address, open)
     }
@@ -296,9 +304,12 @@ mod tests {
         let mut third = connect().await;
         assert!(ask(&mut third).await, "there is none any more");
         assert_eq!(closed_after(&mut third).await, 0, "at once");
-        while open.load(Ordering::Relaxed) > 2 {
-            sleep(Duration::from_millis(10)).await;
-        }
+        let is_gone = async {
+            while open.load(Ordering::Relaxed) > 2 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(HEADER_TIMEOUT, is_gone).await.expect("it is not counted any more");
         assert_eq!([ask(&mut one).await, ask(&mut other).await], [false; 2], "they stay");
     }
 
@@ -316,11 +327,13 @@ mod tests {
     async fn strangers_are_not_waited_for() {
         let (address, _open) = serve(10, OLDEST);
         let connect = async || TcpStream::connect(address).await.expect("a connection");
-        let (mut known, mut silent, mut refused) =
-            (connect().await, connect().await, connect().await);
+        let (mut known, mut silent) = (connect().await, connect().await);
         assert!(!ask(&mut known).await);
-        assert!(ask_for("/none", &mut refused).await);
-        assert_eq!(closed_after(&mut refused).await, 0, "at once");
+        for (what, status) in [("POST /none", 404), ("GET /", 200)] {
+            let mut stranger = connect().await;
+            assert!(ask_for(what, status, &mut stranger).await, "{what}");
+            assert_eq!(closed_after(&mut stranger).await, 0, "{what}: at once");
+        }
         let limit = HEADER_TIMEOUT.as_secs();
         let after = closed_after(&mut silent).await;
         assert!((limit - 2..=limit + 5).contains(&after), "{after} s");

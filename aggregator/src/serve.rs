@@ -629,6 +629,7 @@ async fn serve_intake(
     stop: axum_server::Handle<SocketAddr>,
 ) -> Result<(), ServeError> {
     let service = intake.into_make_service();
+    log::info!(most = keeps.most, seconds = keeps.idle.as_secs(); "agents' connections are kept until they report again");
     let http = Http { name: "intake", is_tls: tls.is_some(), idle: keeps.idle, keeps_alive: true };
     if let Some(Tls { acceptor, one_request_each }) = tls {
         let http = Http { keeps_alive: !one_request_each, ..http };
@@ -643,7 +644,8 @@ async fn serve_intake(
 struct Http {
     name: &'static str,
     is_tls: bool,
-    /// A client that sends its headers a byte a minute, or nothing, must not hold a connection for ever.
+    /// How long a request's headers may take, the first or another one's: who sends a byte a minute, or
+    /// nothing, must not hold a connection for ever.
     idle: Duration,
     keeps_alive: bool,
 }

@@ -33,7 +33,7 @@ use crate::metrics::Metrics;
 use tickets::Tickets;
 
 /// What is agreed on where the client can, whatever it likes best: most ask for SHA-384 first, for which
-/// CPUs have no instructions, and which makes a handshake dearer by a tenth.
+/// most CPUs have no instructions, and which makes a handshake dearer by a tenth.
 const PREFERRED: CipherSuite = CipherSuite::TLS13_AES_128_GCM_SHA256;
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(10);

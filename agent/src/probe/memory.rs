@@ -216,29 +216,38 @@ struct Blocks {
     block_bytes: u64,
 }
 
-/// What the last probe found the memory blocks to be. A machine has hundreds of them, each with a file
-/// for its state, and a block that is switched on or off changes `MemTotal`: while that is the same
-/// to the KiB, and the blocks are, so are their states.
+/// What the memory blocks were found to be. A machine has hundreds of them, each with a file for its state,
+/// and a block that is switched on or off changes `MemTotal`: while that is the same to the KiB, and the
+/// blocks are, two probes that agreed on their states are believed. One alone may have come while a block
+/// was being switched, which the kernel shows in steps, and takes back where it fails.
 #[derive(Debug, Default)]
 pub(super) struct KnownBlocks(Mutex<Option<Known>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
     sign: u64,
+    /// When they were begun to be read.
     at: Instant,
     blocks: Blocks,
+    /// Whether two probes in a row agreed.
+    is_sure: bool,
 }
 
 impl KnownBlocks {
     fn get(&self, sign: u64) -> Option<Blocks> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.filter(|known| known.sign == sign && known.at.elapsed() < BLOCKS_KEPT);
-        known.map(|known| known.blocks)
+        let is_still_so =
+            |known: &Known| known.is_sure && known.sign == sign && known.at.elapsed() < BLOCKS_KEPT;
+        known.filter(is_still_so).map(|known| known.blocks)
     }
 
-    fn note(&self, sign: u64, blocks: Blocks) {
-        let known = Known { sign, at: Instant::now(), blocks };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+    /// Notes what was read; `None`: a block was on its way from one state to another.
+    fn note(&self, sign: u64, at: Instant, blocks: Option<Blocks>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = blocks.map(|blocks| {
+            let is_sure = known.is_some_and(|it| it.sign == sign && it.blocks == blocks);
+            Known { sign, at, blocks, is_sure }
+        });
     }
 }
 
@@ -261,17 +270,21 @@ fn blocks(
     let blocks = if let Some(blocks) = known.get(sign) {
         blocks
     } else {
+        let (begun, mut is_settled) = (Instant::now(), true);
         let mut blocks = Blocks { online: 0, offline: 0, block_bytes };
         let folder = root.attributes(MEMORY_BLOCKS);
         for name in own() {
             // Some machines have a hundred thousand: their folder is not looked up for each.
             let is_online = match folder.read(&format!("{name}/state"))? {
-                Some(state) => state == "online",
+                Some(state) => {
+                    is_settled &= state == "online" || state == "offline";
+                    state == "online"
+                }
                 None => folder.is_set(&format!("{name}/online"))?,
             };
             *(if is_online { &mut blocks.online } else { &mut blocks.offline }) += 1;
         }
-        known.note(sign, blocks);
+        known.note(sign, begun, is_settled.then_some(blocks));
         blocks
     };
     Ok(Some(blocks).filter(|blocks| blocks.online > 0 && block_bytes > 0))
@@ -462,16 +475,22 @@ mod tests {
         for number in 0..3 {
             state(number, "online\n");
         }
-        assert_eq!(installed(), 3 * 128);
+        state(2, "going-offline\n");
+        assert_eq!([installed(), installed()], [2 * 128; 2], "it may come back, as when it fails");
+        state(2, "online\n");
+        assert_eq!([installed(), installed()], [3 * 128; 2]);
         // No kernel does that without a change of MemTotal: their files are not read again.
         state(2, "offline\n");
         assert_eq!(installed(), 3 * 128);
         write("proc/meminfo", "MemTotal: 168928 kB\n");
         assert_eq!(installed(), 2 * 128, "MemTotal has changed");
+        state(1, "offline\n");
+        assert_eq!(installed(), 128, "one probe alone is not believed");
+        state(1, "online\n");
         state(3, "online\n");
         assert_eq!(installed(), 3 * 128, "there is another block");
         write("sys/devices/system/memory/block_size_bytes", "10000000\n");
-        assert_eq!(installed(), 3 * 256, "blocks have another size");
+        assert_eq!([installed(), installed()], [3 * 256; 2], "blocks have another size");
         let long_ago = Instant::now().checked_sub(BLOCKS_KEPT);
         if let (Some(known), Some(at)) = (known.0.lock().expect("whole").as_mut(), long_ago) {
             known.at = at;
