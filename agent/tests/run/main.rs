@@ -9,6 +9,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -23,9 +24,10 @@ use rollcall_daemon::http::client_builder;
 use rollcall_report::{NodeReport, REPORTS_PATH, Subject};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// What should happen at once happens within this.
 const SOON: Duration = Duration::from_secs(10);
@@ -303,6 +305,37 @@ async fn a_connection_is_kept_until_the_next_report() {
         report.accept(1);
     }
     assert_eq!(peers, [peers[0]; 3], "no further one was made");
+}
+
+/// Its connections end with it, as those of a program that is killed.
+#[tokio::test]
+async fn an_aggregator_that_was_started_anew_gets_the_next_report() {
+    let (start, started) = oneshot::channel();
+    let (end, ended) = oneshot::channel::<()>();
+    let former = thread::spawn(|| {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            drop(start.send(Aggregator::start().await));
+            drop(ended.await);
+        });
+    });
+    let mut aggregator = started.await.expect("it starts");
+    let address = aggregator.address;
+    let agent = Agent::start(address, "rich-server", None).await;
+    aggregator.next().await.accept(2);
+    let accepted = "rollcall_agent_reports_total{outcome=\"accepted\"}";
+    while agent.metric(accepted).await == "0" {
+        sleep(Duration::from_millis(10)).await;
+    }
+    end.send(()).expect("it runs");
+    former.join().expect("it ends");
+    let again = TcpSocket::new_v4().expect("a socket");
+    again.set_reuseaddr(true).expect("set");
+    again.bind(address).expect("the same port");
+    let mut aggregator = Aggregator::on(again.listen(16).expect("listens"));
+    aggregator.next().await.accept(60);
+    assert_eq!(agent.metric("rollcall_agent_reports_total{outcome=\"failed\"}").await, "0");
+    agent.stop().await;
 }
 
 #[tokio::test]
