@@ -10,7 +10,7 @@ use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, InvalidHeaderValue};
 use rollcall_daemon::http::{BodyError, below, read_bounded};
 use rollcall_daemon::secret::{Secret, SecretError, read_token_file, warn_if_exposed};
-use rollcall_report::{Assignment, NodeReport, REPORTS_PATH, Refusal, clean_text};
+use rollcall_report::{Assignment, NodeReport, REPORTS_PATH, Refusal, clean_text, error_chain};
 use thiserror::Error;
 use tokio::task::JoinError;
 use tokio::time::{Instant, sleep};
@@ -99,7 +99,17 @@ impl Sender {
         if let Some(token) = &token {
             request = request.header(AUTHORIZATION, self.authorization(token)?);
         }
-        let response = request.send().await.map_err(|error| {
+        let again = request.try_clone();
+        let sent = match (request.send().await, again) {
+            // A connection that was kept may end just as a report goes out. One that was taken all the
+            // same is unchanged the second time.
+            (Err(error), Some(again)) if !error.is_connect() && !error.is_timeout() => {
+                log::debug!(error:% = error_chain(&error.without_url()); "the connection was lost, reporting over another one");
+                again.send().await
+            }
+            (sent, _) => sent,
+        };
+        let response = sent.map_err(|error| {
             let (url, source) = (self.url.clone(), error.without_url());
             match self.trust.explain(&source, Timestamp::now()) {
                 Some(Explained { words, source }) => {
@@ -390,7 +400,7 @@ mod tests {
             ("a folder", &folder.path().to_owned(), false, Err("no regular file")),
         ] {
             let read = read_token(path, is_needed);
-            let read = read.map_err(|error| rollcall_report::error_chain(&error));
+            let read = read.map_err(|error| error_chain(&error));
             match (&read, expected) {
                 (Ok(found), Ok(wanted)) => {
                     assert_eq!(found.as_ref().map(Secret::expose), wanted, "{what}");

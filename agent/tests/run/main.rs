@@ -23,6 +23,7 @@ use rollcall_agent::run::{RunError, run};
 use rollcall_daemon::http::client_builder;
 use rollcall_report::{NodeReport, REPORTS_PATH, Subject};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -339,6 +340,26 @@ async fn an_aggregator_that_was_started_anew_gets_the_next_report() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_lost_with_a_report_is_no_failure() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let agent = Agent::start(listener.local_addr().expect("bound"), "bare-minimum", None).await;
+    let mut some = [0; 1024];
+    let (mut lost, _) = listener.accept().await.expect("a connection");
+    assert_ne!(lost.read(&mut some).await.expect("a report"), 0);
+    drop(lost);
+    let (mut taken, _) = timeout(SOON, listener.accept()).await.expect("soon").expect("another");
+    assert_ne!(taken.read(&mut some).await.expect("a report"), 0);
+    let answer = r#"{"nodeId":"accepted-1","intervalSeconds":60}"#;
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{answer}", answer.len());
+    taken.write_all(answer.as_bytes()).await.expect("answered");
+    while agent.metric("rollcall_agent_reports_total{outcome=\"accepted\"}").await == "0" {
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(agent.metric("rollcall_agent_reports_total{outcome=\"failed\"}").await, "0");
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn the_operators_interval_goes_before_the_aggregators() {
     let mut aggregator = Aggregator::start().await;
     let interval = Some(Duration::from_millis(20));
@@ -445,7 +466,7 @@ async fn a_token_file_that_is_not_there_yet_is_waited_for() {
     let failed = "rollcall_agent_reports_total{outcome=\"failed\"}";
     let tries = async {
         while agent.metric(failed).await.parse::<u32>().expect("a count") < 3 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            sleep(Duration::from_millis(20)).await;
         }
     };
     timeout(SOON, tries).await.expect("it is tried again");
