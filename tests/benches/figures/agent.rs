@@ -141,6 +141,10 @@ fn scrape(address: SocketAddr) {
 /// Counts the system calls of whole cycles, and the files that one of them opens more than once.
 fn asked_of_the_system(large: &Large, certificate: &Certificate) -> Vec<Figure> {
     let agent = Agent::start(large, certificate, "traced", TRACED_INTERVAL);
+    // The first two read what is remembered then: the states of memory blocks.
+    wait_until("the third report", DEADLINE, || {
+        if agent.cycles() >= 3.0 { Ok(()) } else { Err("not yet") }
+    });
     let missing = |why: String| vec![Figure::missing("system calls of a cycle", why)];
     let trace = tempfile::NamedTempFile::new().unwrap_or_else(|error| panic!("no file: {error}"));
     let mut strace = Command::new("strace");
