@@ -100,10 +100,16 @@ impl Sender {
             request = request.header(AUTHORIZATION, self.authorization(token)?);
         }
         let again = request.try_clone();
+        // What TLS refuses once it refuses twice.
+        let is_lost = |error: &reqwest::Error| {
+            !error.is_connect()
+                && !error.is_timeout()
+                && self.trust.explain(error, Timestamp::now()).is_none()
+        };
         let sent = match (request.send().await, again) {
             // A connection that was kept may end just as a report goes out. One that was taken all the
             // same is unchanged the second time.
-            (Err(error), Some(again)) if !error.is_connect() && !error.is_timeout() => {
+            (Err(error), Some(again)) if is_lost(&error) => {
                 log::debug!(error:% = error_chain(&error.without_url()); "the connection was lost, reporting over another one");
                 again.send().await
             }

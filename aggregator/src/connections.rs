@@ -226,11 +226,12 @@ impl Drop for Open {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
     use axum::Router;
     use axum::routing::post;
     use axum_server::accept::DefaultAcceptor;
     use hyper_util::rt::TokioTimer;
-    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::time::timeout;
 

@@ -345,10 +345,17 @@ fn kibibytes(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use proptest::prelude::*;
 
     use super::*;
+
+    fn write_below(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, text).expect("written");
+    }
 
     #[test]
     fn mem_totals() {
@@ -386,11 +393,7 @@ mod tests {
     #[test]
     fn a_node_with_cpus_is_never_a_gpus() {
         let folder = tempfile::tempdir().expect("a folder");
-        let write = |path: &str, text: &str| {
-            let path = folder.path().join(path);
-            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-            fs::write(path, text).expect("written");
-        };
+        let write = |path: &str, text: &str| write_below(folder.path(), path, text);
         let probe = |root: &HostRoot| {
             probe(root, root.list_if_present(NVIDIA_GPUS), &KnownBlocks::default())
         };
@@ -456,11 +459,7 @@ mod tests {
     #[test]
     fn blocks_are_looked_at_again_where_they_may_have_changed() {
         let folder = tempfile::tempdir().expect("a folder");
-        let write = |path: &str, text: &str| {
-            let path = folder.path().join(path);
-            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-            fs::write(path, text).expect("written");
-        };
+        let write = |path: &str, text: &str| write_below(folder.path(), path, text);
         let state = |number: u32, text: &str| {
             write(&format!("sys/devices/system/memory/memory{number}/state"), text);
         };
