@@ -1,36 +1,47 @@
 //! How agents' connections are taken. What is written goes out at once. A connection over which a report was
 //! taken is kept until the next one, which spares both ends a handshake, unless there are too many already;
-//! that of anybody else is not.
+//! that of anybody else is not. One that is kept holds a socket and what TLS needs, and nothing else.
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
+mod turn;
+
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::Router;
+use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Method};
 use axum::response::Response;
 use axum_server::accept::Accept;
 use hyper::body::Incoming;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
-use tower::Service;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioTimer;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tower::{Service, ServiceExt as _};
 
-type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+use turn::Turn;
 
-/// How long a client may take to send a request's headers, where nothing else is said.
+/// How long a client may take to send a request's headers, and the first one at all.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest interval over which connections are kept.
 const LONGEST_INTERVAL: Duration = Duration::from_mins(2);
-/// How many are kept at most, of some 7 KB each.
+/// How many are kept at most.
 const MOST: usize = 16_384;
 /// How old a connection gets: it does not outlive its certificate for long, and its agent comes to another
 /// aggregator in time.
 const OLDEST: Duration = Duration::from_hours(1);
+/// How long to leave it, where no connection can be taken: until others have ended.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long that is not told again.
+const TOLD_FOR: Duration = Duration::from_mins(1);
+/// How long the other end may take to read that a connection ends.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// How connections are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,152 +64,167 @@ impl Keeps {
     }
 }
 
-/// Takes connections as another acceptor does. One over which no request comes soon is closed, and so is one
-/// after an answer to anything but a report that was taken, when it is old, or while more are open than may
-/// be kept.
-#[derive(Debug, Clone)]
-pub struct Keeping<A> {
-    acceptor: A,
-    open: Arc<AtomicUsize>,
-    keeps: Keeps,
-}
-
-impl<A> Keeping<A> {
-    /// Keeps as many connections as this says; for how long is the server's business.
-    pub fn new(acceptor: A, keeps: Keeps) -> Self {
-        Self { acceptor, open: Arc::default(), keeps }
-    }
-}
-
-impl<A, S> Accept<TcpStream, S> for Keeping<A>
-where
-    A: Accept<TcpStream, S>,
-    A::Future: Send + 'static,
-    A::Stream: Send,
-    A::Service: Send,
-{
-    type Stream = Awaited<A::Stream>;
-    type Service = Kept<A::Service>;
-    type Future = Boxed<io::Result<(Self::Stream, Self::Service)>>;
-
-    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let open = Arc::new(Open::count(&self.open));
-        let (keeps, since) = (self.keeps, Instant::now());
-        // Held back, an answer waits until the client has acknowledged what was sent before: 40 ms.
-        let accepted = stream.set_nodelay(true).map(|()| self.acceptor.accept(stream, service));
-        Box::pin(async move {
-            let (stream, service) = accepted?.await?;
-            let has_asked = Arc::new(AtomicBool::new(false));
-            let stream = Awaited::new(stream, Arc::clone(&has_asked));
-            Ok((stream, Kept { service, open, keeps, since, has_asked }))
-        })
-    }
-}
-
-/// A connection's bytes, for as long as its first request comes in time: the server itself has one limit for
-/// the first and for what comes much later.
+/// Takes connections from a listener and answers what is asked over them.
 #[derive(Debug)]
-pub struct Awaited<S> {
-    stream: S,
-    has_asked: Arc<AtomicBool>,
-    /// `None`: the request has come.
-    limit: Option<Pin<Box<Sleep>>>,
+pub struct Connections<A> {
+    acceptor: A,
+    keeps: Option<Keeps>,
 }
 
-impl<S> Awaited<S> {
-    fn new(stream: S, has_asked: Arc<AtomicBool>) -> Self {
-        Self { stream, has_asked, limit: Some(Box::pin(sleep(HEADER_TIMEOUT))) }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Awaited<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.has_asked.load(Ordering::Relaxed) {
-            self.limit = None;
-        }
-        if let Some(limit) = &mut self.limit
-            && limit.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Awaited<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-/// A connection's service.
-#[derive(Debug, Clone)]
-pub struct Kept<S> {
-    service: S,
-    open: Arc<Open>,
-    keeps: Keeps,
-    since: Instant,
-    has_asked: Arc<AtomicBool>,
-}
-
-impl<S> Service<Request<Incoming>> for Kept<S>
+impl<A> Connections<A>
 where
-    S: Service<Request<Incoming>, Response = Response>,
-    S::Future: Send + 'static,
+    A: Accept<TcpStream, Router>,
+    A::Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A::Service: Answers,
+    A::Future: Send + 'static,
+    <A::Service as Service<Request<Incoming>>>::Future: Send,
 {
-    type Response = Response;
-    type Error = S::Error;
-    type Future = Boxed<Result<Response, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.service.poll_ready(context)
+    /// Takes them as `acceptor` does. Without `keeps`, each is for one request.
+    pub const fn new(acceptor: A, keeps: Option<Keeps>) -> Self {
+        Self { acceptor, keeps }
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        self.has_asked.store(true, Ordering::Relaxed);
+    /// Serves until `stop`'s sender is gone, then answers what is under way, for so long at most.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        router: Router,
+        mut stop: watch::Receiver<()>,
+        grace: Duration,
+    ) {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+        let (http, open) = (Arc::new(http), Arc::new(AtomicUsize::new(0)));
+        let (under_way, mut ended) = mpsc::channel::<Infallible>(1);
+        let mut refused = None;
+        loop {
+            let stream = tokio::select! {
+                biased;
+                _ = stop.changed() => break,
+                stream = accept(&listener, &mut refused) => stream,
+            };
+            // Held back, an answer waits until the client has acknowledged what was sent before: 40 ms.
+            if stream.set_nodelay(true).is_err() {
+                continue;
+            }
+            let accepting = self.acceptor.accept(stream, router.clone());
+            let connection = Connection {
+                http: Arc::clone(&http),
+                open: Open::count(&open),
+                keeps: self.keeps,
+                since: Instant::now(),
+            };
+            let (stop, under_way) = (stop.clone(), under_way.clone());
+            tokio::spawn(async move {
+                if let Ok((stream, service)) = accepting.await {
+                    // By itself: all that hand it on would be as large, over TLS more than 1 KB.
+                    connection.attend(Box::new(stream), service, stop).await;
+                }
+                drop(under_way);
+            });
+        }
+        // Whoever comes now is refused at once, and comes again.
+        drop((listener, under_way));
+        let _either = timeout(grace, ended.recv()).await;
+    }
+}
+
+/// What answers requests.
+pub trait Answers:
+    Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// The next connection. While none can be taken, those who come wait.
+async fn accept(listener: &TcpListener, told: &mut Option<Instant>) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                if told.is_none_or(|at| at.elapsed() >= TOLD_FOR) {
+                    *told = Some(Instant::now());
+                    log::warn!(error:% = error; "the intake can take no connection: are too many files open?");
+                }
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One connection.
+struct Connection {
+    http: Arc<http1::Builder>,
+    open: Open,
+    keeps: Option<Keeps>,
+    since: Instant,
+}
+
+impl Connection {
+    /// Answers one request after the other, as long as they come.
+    async fn attend<S, V>(self, mut stream: S, service: V, mut stop: watch::Receiver<()>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+        V: Answers,
+        V::Future: Send,
+    {
+        let (mut begun, mut patience) = (Bytes::new(), HEADER_TIMEOUT);
+        loop {
+            if begun.is_empty() {
+                let mut first = [0];
+                let came = tokio::select! {
+                    biased;
+                    came = timeout(patience, stream.read(&mut first)) => came,
+                    _ = stop.changed() => Ok(Ok(0)),
+                };
+                match came {
+                    Ok(Ok(1..)) => begun = Bytes::copy_from_slice(&first),
+                    Ok(Ok(0)) | Err(_) => break,
+                    Ok(Err(_broken)) => return,
+                }
+            }
+            let answer = |request| self.answer(request, service.clone());
+            // In a box, which is not there while the connection is only kept.
+            match Box::pin(turn::take(stream, begun, &self.http, answer, &mut stop)).await {
+                Turn::Open(open, rest) => (stream, begun) = (open, rest),
+                Turn::Last(last) => {
+                    stream = last;
+                    break;
+                }
+                Turn::Broken => return,
+            }
+            patience = self.keeps.map_or(HEADER_TIMEOUT, |keeps| keeps.idle);
+        }
+        // Whoever does not read that is not waited for.
+        let _gone = timeout(PARTING, stream.shutdown()).await;
+    }
+
+    /// Answers a request, and says whether another one may follow.
+    async fn answer<V>(&self, request: Request<Incoming>, service: V) -> Response
+    where
+        V: Answers,
+        V::Future: Send,
+    {
         // What is posted here is reports. Anybody may look at what the intake says of itself.
         let is_report = request.method() == Method::POST;
-        let answering = self.service.call(request);
-        let (open, keeps, since) = (Arc::clone(&self.open), self.keeps, self.since);
-        Box::pin(async move {
-            let mut answer = answering.await?;
-            let is_kept = is_report
-                && answer.status().is_success()
-                && open.all() <= keeps.most
-                && since.elapsed() < keeps.age;
-            if !is_kept {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok(answer)
-        })
+        let Ok(mut answer) = service.oneshot(request).await;
+        let is_kept = is_report
+            && answer.status().is_success()
+            && self.keeps.is_some_and(|keeps| {
+                self.open.all() <= keeps.most && self.since.elapsed() < keeps.age
+            });
+        if !is_kept {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
     }
 }
 
@@ -226,29 +252,37 @@ impl Drop for Open {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+    use std::net::{Ipv4Addr, SocketAddr};
 
-    use axum::Router;
     use axum::routing::post;
     use axum_server::accept::DefaultAcceptor;
-    use hyper_util::rt::TokioTimer;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::time::timeout;
+    use tokio::task::JoinHandle;
 
     use super::*;
 
+    /// An answer: its head in lower case, and its body.
+    async fn answer(connection: &mut (impl AsyncRead + Unpin)) -> (String, Vec<u8>) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(connection.read_u8().await.expect("an answer"));
+        }
+        let head = String::from_utf8(head).expect("text").to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let mut body = vec![0; length.map_or(0, |length| length.parse().expect("a number"))];
+        connection.read_exact(&mut body).await.expect("a body");
+        (head, body)
+    }
+
+    fn request(what: &str, body: &str) -> String {
+        format!("{what} HTTP/1.1\r\nhost: here\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    }
+
     /// Asks over a connection; says whether the answer asks to close it.
     async fn ask_for(what: &str, status: u16, connection: &mut TcpStream) -> bool {
-        let request = format!("{what} HTTP/1.1\r\nhost: here\r\ncontent-length: 0\r\n\r\n");
-        connection.write_all(request.as_bytes()).await.expect("sent");
-        let mut answer = Vec::new();
-        // None has a body.
-        while !answer.ends_with(b"\r\n\r\n") {
-            answer.push(connection.read_u8().await.expect("an answer"));
-        }
-        let answer = String::from_utf8_lossy(&answer).to_ascii_lowercase();
-        assert!(answer.starts_with(&format!("http/1.1 {status}")), "{answer}");
-        answer.contains("connection: close")
+        connection.write_all(request(what, "").as_bytes()).await.expect("sent");
+        let (head, _body) = answer(connection).await;
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{head}");
+        head.contains("connection: close")
     }
 
     /// Posts a report.
@@ -264,21 +298,42 @@ mod tests {
         begun.elapsed().as_secs()
     }
 
-    /// A server that keeps so many connections for so long, its address, and how many are open.
-    fn serve(most: usize, age: Duration) -> (SocketAddr, Arc<AtomicUsize>) {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        listener.set_nonblocking(true).expect("set");
-        let address = listener.local_addr().expect("bound");
-        let acceptor = Keeping::new(DefaultAcceptor, Keeps { idle: HEADER_TIMEOUT * 4, most, age });
-        let open = Arc::clone(&acceptor.open);
-        let server = axum_server::from_tcp(listener).expect("a server").acceptor(acceptor);
-        let mut server = server.http1_only();
-        let mut http1 = server.http_builder().http1();
-        http1.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT * 4);
-        let service =
-            Router::new().route("/", post(async || {}).get(async || {})).into_make_service();
-        drop(tokio::spawn(server.serve(service)));
-        (address, open)
+    /// How long a server waits for what is under way at its end.
+    const GRACE: Duration = Duration::from_secs(1);
+
+    /// A server.
+    struct Serving {
+        address: SocketAddr,
+        task: JoinHandle<()>,
+        taking: watch::Sender<()>,
+    }
+
+    impl Serving {
+        async fn start(keeps: Option<Keeps>) -> Self {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+            let address = listener.local_addr().expect("bound");
+            let slow = async |body: Bytes| {
+                sleep(GRACE / 2).await;
+                body
+            };
+            let router = Router::new()
+                .route("/", post(async || {}).get(async || {}))
+                .route("/echo", post(async |body: Bytes| body))
+                .route("/slow", post(slow));
+            let (taking, stop) = watch::channel(());
+            let connections = Connections::new(DefaultAcceptor, keeps);
+            let task = tokio::spawn(connections.serve(listener, router, stop, GRACE));
+            Self { address, task, taking }
+        }
+
+        async fn connect(&self) -> TcpStream {
+            TcpStream::connect(self.address).await.expect("a connection")
+        }
+    }
+
+    /// Keeps so many connections, until they are so old.
+    const fn keeps(most: usize, age: Duration) -> Keeps {
+        Keeps { idle: HEADER_TIMEOUT.saturating_mul(4), most, age }
     }
 
     #[test]
@@ -297,28 +352,35 @@ mod tests {
 
     #[tokio::test]
     async fn only_so_many_are_kept() {
-        let (address, open) = serve(2, OLDEST);
-        let connect = async || TcpStream::connect(address).await.expect("a connection");
-
-        let (mut one, mut other) = (connect().await, connect().await);
+        let server = Serving::start(Some(keeps(2, OLDEST))).await;
+        let (mut one, mut other) = (server.connect().await, server.connect().await);
         assert_eq!([ask(&mut one).await, ask(&mut other).await], [false; 2], "there is room");
-        let mut third = connect().await;
+        let mut third = server.connect().await;
         assert!(ask(&mut third).await, "there is none any more");
         assert_eq!(closed_after(&mut third).await, 0, "at once");
-        let is_gone = async {
-            while open.load(Ordering::Relaxed) > 2 {
+        assert_eq!([ask(&mut one).await, ask(&mut other).await], [false; 2], "they stay");
+        drop(other);
+        let is_room = async {
+            while ask(&mut server.connect().await).await {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(HEADER_TIMEOUT, is_gone).await.expect("it is not counted any more");
-        assert_eq!([ask(&mut one).await, ask(&mut other).await], [false; 2], "they stay");
+        timeout(HEADER_TIMEOUT, is_room).await.expect("there is room again");
+    }
+
+    #[tokio::test]
+    async fn none_is_kept_where_each_is_for_one_request() {
+        let server = Serving::start(None).await;
+        let mut connection = server.connect().await;
+        assert!(ask(&mut connection).await);
+        assert_eq!(closed_after(&mut connection).await, 0, "at once");
     }
 
     #[tokio::test]
     async fn none_gets_old() {
         let age = Duration::from_millis(500);
-        let (address, _open) = serve(10, age);
-        let mut connection = TcpStream::connect(address).await.expect("a connection");
+        let server = Serving::start(Some(keeps(10, age))).await;
+        let mut connection = server.connect().await;
         sleep(age).await;
         assert!(ask(&mut connection).await);
         assert_eq!(closed_after(&mut connection).await, 0, "at once");
@@ -326,18 +388,91 @@ mod tests {
 
     #[tokio::test]
     async fn strangers_are_not_waited_for() {
-        let (address, _open) = serve(10, OLDEST);
-        let connect = async || TcpStream::connect(address).await.expect("a connection");
-        let (mut known, mut silent) = (connect().await, connect().await);
-        assert!(!ask(&mut known).await);
+        let server = Serving::start(Some(keeps(10, OLDEST))).await;
+        let (mut known, mut silent) = (server.connect().await, server.connect().await);
+        let mut slow = server.connect().await;
+        assert_eq!([ask(&mut known).await, ask(&mut slow).await], [false; 2]);
+        slow.write_all(b"POST / HTTP/1.1\r\nhost: he").await.expect("sent");
         for (what, status) in [("POST /none", 404), ("GET /", 200)] {
-            let mut stranger = connect().await;
+            let mut stranger = server.connect().await;
             assert!(ask_for(what, status, &mut stranger).await, "{what}");
             assert_eq!(closed_after(&mut stranger).await, 0, "{what}: at once");
         }
         let limit = HEADER_TIMEOUT.as_secs();
         let after = closed_after(&mut silent).await;
         assert!((limit - 2..=limit + 5).contains(&after), "{after} s");
+        let after = closed_after(&mut slow).await;
+        assert!(after <= 5, "a request that does not go on: {after} s more");
         assert!(!ask(&mut known).await, "it was heard of, and is waited for");
+    }
+
+    #[tokio::test]
+    async fn requests_come_as_they_like() {
+        let server = Serving::start(Some(keeps(10, OLDEST))).await;
+        let bodies = ["one", &"two ".repeat(50_000), "", "four"];
+        let all: String = bodies.iter().map(|body| request("POST /echo", body)).collect();
+        // So many bytes at a time: alone, with a part of the next one, all in one.
+        for step in [1, 7, 90, 1000, 150_000, all.len()] {
+            let mut connection = server.connect().await;
+            connection.set_nodelay(true).expect("set");
+            let (mut answers, mut requests) = connection.split();
+            let asking = async {
+                for (sent, piece) in all.as_bytes().chunks(step).enumerate() {
+                    requests.write_all(piece).await.expect("sent");
+                    // Each of the first ones, and the last ones, is read by itself.
+                    let left = all.len().saturating_sub((sent + 1) * step);
+                    if sent * step < 300 || left < 300 {
+                        sleep(Duration::from_millis(1)).await;
+                    }
+                }
+            };
+            let answered = async {
+                for body in bodies {
+                    let (head, echo) = answer(&mut answers).await;
+                    assert!(head.starts_with("http/1.1 200"), "{step}: {head}");
+                    assert_eq!(String::from_utf8_lossy(&echo), body, "{step}");
+                }
+            };
+            timeout(HEADER_TIMEOUT / 2, async { tokio::join!(asking, answered) })
+                .await
+                .unwrap_or_else(|_elapsed| panic!("{step} bytes at a time: not all were answered"));
+            assert!(!ask(&mut connection).await, "{step}: it is still there");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_at_the_end_is_answered() {
+        let server = Serving::start(Some(keeps(10, OLDEST))).await;
+        let (mut idle, mut asking) = (server.connect().await, server.connect().await);
+        let mut half = server.connect().await;
+        assert!(!ask(&mut idle).await);
+        asking.write_all(request("POST /slow", "a report").as_bytes()).await.expect("sent");
+        half.write_all(b"POST / HTTP/1.1\r\n").await.expect("sent");
+        sleep(GRACE / 4).await;
+
+        drop(server.taking);
+        assert_eq!(closed_after(&mut idle).await, 0, "at once");
+        let (head, body) = answer(&mut asking).await;
+        assert!(head.contains("connection: close"), "{head}");
+        assert_eq!(body, b"a report");
+        TcpStream::connect(server.address).await.expect_err("nobody listens");
+        timeout(GRACE * 3, server.task)
+            .await
+            .expect("half a request is not waited for")
+            .expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_small() {
+        let server = Serving::start(None).await;
+        let connection = Connection {
+            http: Arc::new(http1::Builder::new()),
+            open: Open::count(&Arc::default()),
+            keeps: None,
+            since: Instant::now(),
+        };
+        let attending =
+            connection.attend(server.connect().await, Router::new(), server.taking.subscribe());
+        assert!(size_of_val(&attending) < 1024, "{}", size_of_val(&attending));
     }
 }

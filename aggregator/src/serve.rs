@@ -9,10 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
-use axum_server::accept::{Accept, DefaultAcceptor, NoDelayAcceptor};
-use axum_server::service::{MakeService, SendService};
-use hyper::body::Incoming;
+use axum_server::accept::{DefaultAcceptor, NoDelayAcceptor};
 use hyper_util::rt::TokioTimer;
 use jiff::Timestamp;
 use rollcall_daemon::http::install_crypto_provider;
@@ -23,8 +20,7 @@ use rollcall_daemon::readiness::{Latch, Readiness};
 use rollcall_report::error_chain;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -32,7 +28,7 @@ use tokio::time::MissedTickBehavior;
 use crate::admin::access::Access;
 use crate::aggregator::Aggregator;
 use crate::cluster_file::{AiosTarget, ClusterFile, ClusterFileError, Stamping};
-use crate::connections::{HEADER_TIMEOUT, Keeping, Keeps};
+use crate::connections::{Connections, HEADER_TIMEOUT, Keeps};
 use crate::intake::authenticate::Authenticator;
 use crate::intake::review::{Reviewer, ServiceAccount};
 use crate::kubernetes::events::{self, Events};
@@ -306,10 +302,9 @@ async fn run(
     let stop = axum_server::Handle::new();
     background.spawn(never(inform(Arc::clone(&aggregator), notifier.clone(), stop.clone())));
     let keeps = Keeps::of(config.interval, open_files);
-    let intake = serve_intake(listeners.intake, intake, tls, keeps, stop.clone());
-    let admin_service = admin.into_make_service_with_connect_info::<SocketAddr>();
-    let admin = Http { name: "admin", is_tls: false, idle: HEADER_TIMEOUT, keeps_alive: true };
-    let admin = admin.serve(admin_listener, admin_service, NoDelayAcceptor, stop.clone());
+    let (taking, untaken) = watch::channel(());
+    let intake = serve_intake(listeners.intake, intake, tls, keeps, untaken);
+    let admin = serve_admin(admin_listener, admin, stop.clone());
     tokio::pin!(intake, admin);
     tokio::select! {
         () = &mut shutdown => {}
@@ -325,6 +320,7 @@ async fn run(
     if let Some(candidacy) = candidacy {
         drop(candidacy.await);
     }
+    drop(taking);
     stop.graceful_shutdown(Some(STOP_GRACE));
     let (intake, admin) = tokio::join!(intake, admin);
     if let Err(error) = aggregator.store_last_seen().await {
@@ -570,7 +566,7 @@ async fn inform(
     notifier: Notifier,
     listeners: axum_server::Handle<SocketAddr>,
 ) -> Infallible {
-    // It is one handle for both, which are started at once.
+    // Both are started at once.
     let _address = listeners.listening().await;
     notifier.ready(&Status::of(&aggregator).to_string());
     status::follow(aggregator, notifier).await
@@ -621,62 +617,44 @@ impl Secured {
     }
 }
 
+/// Takes reports until `stop`'s sender is gone, and answers those that are under way.
 async fn serve_intake(
     listener: TcpListener,
     intake: Router,
     tls: Option<Tls>,
     keeps: Keeps,
+    stop: watch::Receiver<()>,
+) -> Result<(), ServeError> {
+    let failed = |source| ServeError::Listener { listener: "intake", source };
+    let address = listener.local_addr().map_err(failed)?;
+    log::info!(address:% = address, tls = tls.is_some(); "intake listening");
+    let keeps = tls.as_ref().is_none_or(|tls| !tls.one_request_each).then_some(keeps);
+    if let Some(Keeps { idle, most, .. }) = keeps {
+        log::info!(most = most, seconds = idle.as_secs(); "agents' connections are kept until they report again");
+    }
+    if let Some(Tls { acceptor, .. }) = tls {
+        Connections::new(acceptor, keeps).serve(listener, intake, stop, STOP_GRACE).await;
+    } else {
+        Connections::new(DefaultAcceptor, keeps).serve(listener, intake, stop, STOP_GRACE).await;
+    }
+    Ok(())
+}
+
+/// Serves metrics, probes, the operator's API and the page.
+async fn serve_admin(
+    listener: TcpListener,
+    admin: Router,
     stop: axum_server::Handle<SocketAddr>,
 ) -> Result<(), ServeError> {
-    let service = intake.into_make_service();
-    log::info!(most = keeps.most, seconds = keeps.idle.as_secs(); "agents' connections are kept until they report again");
-    let http = Http { name: "intake", is_tls: tls.is_some(), idle: keeps.idle, keeps_alive: true };
-    if let Some(Tls { acceptor, one_request_each }) = tls {
-        let http = Http { keeps_alive: !one_request_each, ..http };
-        http.serve(listener, service, Keeping::new(acceptor, keeps), stop).await
-    } else {
-        http.serve(listener, service, Keeping::new(DefaultAcceptor, keeps), stop).await
-    }
-}
-
-/// How a listener is served.
-#[derive(Debug, Clone, Copy)]
-struct Http {
-    name: &'static str,
-    is_tls: bool,
-    /// How long a request's headers may take, the first or another one's: who sends a byte a minute, or
-    /// nothing, must not hold a connection for ever.
-    idle: Duration,
-    keeps_alive: bool,
-}
-
-impl Http {
-    async fn serve<S, A>(
-        self,
-        listener: TcpListener,
-        service: S,
-        acceptor: A,
-        stop: axum_server::Handle<SocketAddr>,
-    ) -> Result<(), ServeError>
-    where
-        S: MakeService<SocketAddr, Request<Incoming>>,
-        A: Accept<TcpStream, S::Service> + Clone + Send + Sync + 'static,
-        A::Stream: AsyncRead + AsyncWrite + Unpin + Send,
-        A::Service: SendService<Request<Incoming>> + Send,
-        A::Future: Send,
-    {
-        let Self { name, is_tls, idle, keeps_alive } = self;
-        let failed = |source| ServeError::Listener { listener: name, source };
-        let address = listener.local_addr().map_err(failed)?;
-        let listener = listener.into_std().map_err(failed)?;
-        log::info!(address:% = address, tls = is_tls; "{name} listening");
-        let server = axum_server::from_tcp(listener).map_err(failed)?.acceptor(acceptor);
-        // HTTP/1 alone: to tell the versions apart, the first bytes would be awaited without a limit.
-        let mut server = server.http1_only().handle(stop);
-        let mut http1 = server.http_builder().http1();
-        http1.timer(TokioTimer::new()).header_read_timeout(idle).keep_alive(keeps_alive);
-        server.serve(service).await.map_err(failed)
-    }
+    let failed = |source| ServeError::Listener { listener: "admin", source };
+    let address = listener.local_addr().map_err(failed)?;
+    let listener = listener.into_std().map_err(failed)?;
+    log::info!(address:% = address, tls = false; "admin listening");
+    let server = axum_server::from_tcp(listener).map_err(failed)?.acceptor(NoDelayAcceptor);
+    // HTTP/1 alone: to tell the versions apart, the first bytes would be awaited without a limit.
+    let mut server = server.http1_only().handle(stop);
+    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    server.serve(admin.into_make_service_with_connect_info::<SocketAddr>()).await.map_err(failed)
 }
 
 /// Counts nodes and what they hold for `/metrics`, and stores now and then who was seen when.
