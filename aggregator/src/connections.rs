@@ -5,9 +5,10 @@
 mod turn;
 
 use std::convert::Infallible;
+use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -21,13 +22,15 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tower::{Service, ServiceExt as _};
 
 use turn::Turn;
 
-/// How long a client may take to send a request's headers, and the first one at all.
+/// How long a client may take from connecting to the end of its first request's headers, and for those of each
+/// further request from their first byte on.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest interval over which connections are kept.
 const LONGEST_INTERVAL: Duration = Duration::from_mins(2);
@@ -95,13 +98,13 @@ where
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
         let (http, open) = (Arc::new(http), Arc::new(AtomicUsize::new(0)));
-        let (under_way, mut ended) = mpsc::channel::<Infallible>(1);
-        let mut refused = None;
+        let (mut connections, mut told) = (JoinSet::new(), None);
         loop {
             let stream = tokio::select! {
                 biased;
                 _ = stop.changed() => break,
-                stream = accept(&listener, &mut refused) => stream,
+                Some(_ended) = connections.join_next() => continue,
+                stream = accept(&listener, &mut told) => stream,
             };
             // Held back, an answer waits until the client has acknowledged what was sent before: 40 ms.
             if stream.set_nodelay(true).is_err() {
@@ -113,19 +116,19 @@ where
                 open: Open::count(&open),
                 keeps: self.keeps,
                 since: Instant::now(),
+                stop: stop.clone(),
             };
-            let (stop, under_way) = (stop.clone(), under_way.clone());
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 if let Ok((stream, service)) = accepting.await {
-                    // By itself: all that hand it on would be as large, over TLS more than 1 KB.
-                    connection.attend(Box::new(stream), service, stop).await;
+                    // In a box: a future is as large as all that it hands on, and this one stays.
+                    connection.attend(Box::new(stream), service).await;
                 }
-                drop(under_way);
             });
         }
         // Whoever comes now is refused at once, and comes again.
-        drop((listener, under_way));
-        let _either = timeout(grace, ended.recv()).await;
+        drop(listener);
+        let all_ended = async { while connections.join_next().await.is_some() {} };
+        let _either = timeout(grace, all_ended).await;
     }
 }
 
@@ -149,6 +152,9 @@ async fn accept(listener: &TcpListener, told: &mut Option<Instant>) -> TcpStream
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
+            // It is gone before it was taken.
+            Err(error)
+                if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) => {}
             Err(error) => {
                 if told.is_none_or(|at| at.elapsed() >= TOLD_FOR) {
                     *told = Some(Instant::now());
@@ -166,42 +172,45 @@ struct Connection {
     open: Open,
     keeps: Option<Keeps>,
     since: Instant,
+    stop: watch::Receiver<()>,
 }
 
 impl Connection {
     /// Answers one request after the other, as long as they come.
-    async fn attend<S, V>(self, mut stream: S, service: V, mut stop: watch::Receiver<()>)
+    async fn attend<S, V>(self, mut stream: S, service: V)
     where
         S: AsyncRead + AsyncWrite + Unpin,
         V: Answers,
         V::Future: Send,
     {
-        let (mut begun, mut patience) = (Bytes::new(), HEADER_TIMEOUT);
+        let (mut stop, mut begun) = (self.stop.clone(), Bytes::new());
+        let mut until = Instant::now() + HEADER_TIMEOUT;
         loop {
             if begun.is_empty() {
                 let mut first = [0];
                 let came = tokio::select! {
                     biased;
-                    came = timeout(patience, stream.read(&mut first)) => came,
-                    _ = stop.changed() => Ok(Ok(0)),
+                    came = timeout_at(until, stream.read(&mut first)) => came,
+                    _ = stop.changed() => break,
                 };
-                match came {
-                    Ok(Ok(1..)) => begun = Bytes::copy_from_slice(&first),
-                    Ok(Ok(0)) | Err(_) => break,
-                    Ok(Err(_broken)) => return,
-                }
+                let Ok(Ok(1..)) = came else { break };
+                begun = past_empty_lines(&Bytes::copy_from_slice(&first));
+                continue;
             }
+            let mut http = http1::Builder::clone(&self.http);
+            http.header_read_timeout(
+                HEADER_TIMEOUT.min(until.saturating_duration_since(Instant::now())),
+            );
             let answer = |request| self.answer(request, service.clone());
             // In a box, which is not there while the connection is only kept.
-            match Box::pin(turn::take(stream, begun, &self.http, answer, &mut stop)).await {
-                Turn::Open(open, rest) => (stream, begun) = (open, rest),
+            match Box::pin(turn::take(stream, begun, &http, answer, &mut stop)).await {
+                Turn::Open(open, rest) => (stream, begun) = (open, past_empty_lines(&rest)),
                 Turn::Last(last) => {
                     stream = last;
                     break;
                 }
-                Turn::Broken => return,
             }
-            patience = self.keeps.map_or(HEADER_TIMEOUT, |keeps| keeps.idle);
+            until = Instant::now() + self.keeps.map_or(HEADER_TIMEOUT, |keeps| keeps.idle);
         }
         // Whoever does not read that is not waited for.
         let _gone = timeout(PARTING, stream.shutdown()).await;
@@ -218,6 +227,7 @@ impl Connection {
         let Ok(mut answer) = service.oneshot(request).await;
         let is_kept = is_report
             && answer.status().is_success()
+            && self.stop.has_changed().is_ok()
             && self.keeps.is_some_and(|keeps| {
                 self.open.all() <= keeps.most && self.since.elapsed() < keeps.age
             });
@@ -226,6 +236,13 @@ impl Connection {
         }
         answer
     }
+}
+
+/// What follows empty lines, which count for nothing before a request (RFC 9112, 2.2).
+fn past_empty_lines(bytes: &Bytes) -> Bytes {
+    let empty = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    // What is empty would hold its buffer, too.
+    if empty == bytes.len() { Bytes::new() } else { bytes.slice(empty..) }
 }
 
 /// One connection among those that are open.
@@ -254,8 +271,9 @@ impl Drop for Open {
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
-    use axum::routing::post;
+    use axum::routing::{get, post};
     use axum_server::accept::DefaultAcceptor;
+    use tokio::net::TcpSocket;
     use tokio::task::JoinHandle;
 
     use super::*;
@@ -298,6 +316,8 @@ mod tests {
         begun.elapsed().as_secs()
     }
 
+    /// More than a connection's buffers hold.
+    const LARGE: usize = 20_000_000;
     /// How long a server waits for what is under way at its end.
     const GRACE: Duration = Duration::from_secs(1);
 
@@ -319,7 +339,9 @@ mod tests {
             let router = Router::new()
                 .route("/", post(async || {}).get(async || {}))
                 .route("/echo", post(async |body: Bytes| body))
-                .route("/slow", post(slow));
+                .route("/slow", post(slow))
+                .route("/stuck", post(std::future::pending::<()>))
+                .route("/large", get(async || "x".repeat(LARGE)));
             let (taking, stop) = watch::channel(());
             let connections = Connections::new(DefaultAcceptor, keeps);
             let task = tokio::spawn(connections.serve(listener, router, stop, GRACE));
@@ -389,21 +411,77 @@ mod tests {
     #[tokio::test]
     async fn strangers_are_not_waited_for() {
         let server = Serving::start(Some(keeps(10, OLDEST))).await;
-        let (mut known, mut silent) = (server.connect().await, server.connect().await);
-        let mut slow = server.connect().await;
+        let (mut known, mut slow) = (server.connect().await, server.connect().await);
         assert_eq!([ask(&mut known).await, ask(&mut slow).await], [false; 2]);
+        known.write_all(b"\r\n").await.expect("an empty line counts for nothing");
         slow.write_all(b"POST / HTTP/1.1\r\nhost: he").await.expect("sent");
         for (what, status) in [("POST /none", 404), ("GET /", 200)] {
             let mut stranger = server.connect().await;
             assert!(ask_for(what, status, &mut stranger).await, "{what}");
             assert_eq!(closed_after(&mut stranger).await, 0, "{what}: at once");
         }
+        let (mut silent, mut late) = (server.connect().await, server.connect().await);
+        let (silent, late, slow) = tokio::join!(
+            closed_after(&mut silent),
+            async {
+                let begun = HEADER_TIMEOUT / 2;
+                sleep(begun).await;
+                late.write_all(b"P").await.expect("sent");
+                begun.as_secs() + closed_after(&mut late).await
+            },
+            closed_after(&mut slow),
+        );
         let limit = HEADER_TIMEOUT.as_secs();
-        let after = closed_after(&mut silent).await;
-        assert!((limit - 2..=limit + 5).contains(&after), "{after} s");
-        let after = closed_after(&mut slow).await;
-        assert!(after <= 5, "a request that does not go on: {after} s more");
+        for (who, after) in [("silent", silent), ("late", late), ("slow", slow)] {
+            assert!((limit - 2..=limit + 3).contains(&after), "{who}: {after} s");
+        }
         assert!(!ask(&mut known).await, "it was heard of, and is waited for");
+    }
+
+    #[tokio::test]
+    async fn an_answer_before_the_end_of_a_request_is_the_last_one() {
+        let server = Serving::start(Some(keeps(10, OLDEST))).await;
+        let length = |what: &str, more: &str| {
+            format!("{what} HTTP/1.1\r\nhost: here\r\ncontent-length: 60\r\n{more}\r\n")
+        };
+        let another = request("GET /", "");
+        let chunked = "POST /none HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n";
+        for (asked, status) in [
+            (length("POST /none", ""), 404),
+            (length("POST /none", "") + &another, 404),
+            (length("POST /none", "expect: 100-continue\r\n"), 404),
+            (length("POST /", ""), 200),
+            (length("GET /", "") + "half", 200),
+            (chunked.to_owned(), 404),
+            (format!("{chunked}5\r\nhel"), 404),
+            ("GARBAGE\r\n\r\n".to_owned(), 400),
+            ("POST / HTTP/1.0\r\ncontent-length: 0\r\n\r\n".to_owned(), 200),
+        ] {
+            let mut connection = server.connect().await;
+            connection.write_all(asked.as_bytes()).await.expect("sent");
+            let (head, _body) = answer(&mut connection).await;
+            assert!(head.contains(&format!(" {status} ")), "{asked}: {head}");
+            let mut more = Vec::new();
+            let closed = timeout(GRACE, connection.read_to_end(&mut more)).await;
+            // What was not read resets a connection.
+            let _reset = closed.unwrap_or_else(|_elapsed| panic!("{asked}: it is kept"));
+            assert_eq!(String::from_utf8_lossy(&more), "", "{asked}");
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_reads_slowly_hears_all() {
+        let server = Serving::start(Some(keeps(10, OLDEST))).await;
+        for more in ["", "content-length: 10\r\n"] {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.set_recv_buffer_size(4096).expect("set");
+            let mut connection = socket.connect(server.address).await.expect("a connection");
+            let asked = format!("GET /large HTTP/1.1\r\nhost: here\r\n{more}\r\n");
+            connection.write_all(asked.as_bytes()).await.expect("sent");
+            sleep(PARTING + GRACE).await;
+            let (head, body) = answer(&mut connection).await;
+            assert_eq!(body.len(), LARGE, "{head}");
+        }
     }
 
     #[tokio::test]
@@ -443,23 +521,28 @@ mod tests {
     #[tokio::test]
     async fn what_is_under_way_at_the_end_is_answered() {
         let server = Serving::start(Some(keeps(10, OLDEST))).await;
-        let (mut idle, mut asking) = (server.connect().await, server.connect().await);
-        let mut half = server.connect().await;
-        assert!(!ask(&mut idle).await);
+        let connect = || server.connect();
+        let (mut idle, mut half, mut more) = tokio::join!(connect(), connect(), connect());
+        let (mut asking, mut stuck) = tokio::join!(connect(), connect());
+        assert_eq!([ask(&mut idle).await, ask(&mut more).await], [false; 2]);
+        for begun in [&mut half, &mut more] {
+            begun.write_all(b"POST / HTTP/1.1\r\n").await.expect("sent");
+        }
         asking.write_all(request("POST /slow", "a report").as_bytes()).await.expect("sent");
-        half.write_all(b"POST / HTTP/1.1\r\n").await.expect("sent");
+        stuck.write_all(request("POST /stuck", "").as_bytes()).await.expect("sent");
         sleep(GRACE / 4).await;
 
         drop(server.taking);
-        assert_eq!(closed_after(&mut idle).await, 0, "at once");
+        for (who, waiting) in [("idle", &mut idle), ("half", &mut half), ("more", &mut more)] {
+            assert_eq!(closed_after(waiting).await, 0, "{who}: at once");
+        }
         let (head, body) = answer(&mut asking).await;
         assert!(head.contains("connection: close"), "{head}");
         assert_eq!(body, b"a report");
         TcpStream::connect(server.address).await.expect_err("nobody listens");
-        timeout(GRACE * 3, server.task)
-            .await
-            .expect("half a request is not waited for")
-            .expect("no panic");
+        timeout(GRACE * 3, server.task).await.expect("after the grace").expect("no panic");
+        let gone = timeout(GRACE, stuck.read(&mut [0])).await.expect("nothing goes on after that");
+        assert!(gone.is_ok_and(|read| read == 0), "no answer");
     }
 
     #[tokio::test]
@@ -470,9 +553,9 @@ mod tests {
             open: Open::count(&Arc::default()),
             keeps: None,
             since: Instant::now(),
+            stop: server.taking.subscribe(),
         };
-        let attending =
-            connection.attend(server.connect().await, Router::new(), server.taking.subscribe());
+        let attending = connection.attend(Box::new(server.connect().await), Router::new());
         assert!(size_of_val(&attending) < 1024, "{}", size_of_val(&attending));
     }
 }

@@ -11,11 +11,13 @@ use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
+use axum::http::header::CONNECTION;
 use axum::response::Response;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1::{Builder, Parts};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rollcall_report::error_chain;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
@@ -24,13 +26,12 @@ use tokio::sync::watch;
 pub(super) enum Turn<S> {
     /// Another request may come over it. What has come of that one is here.
     Open(S, Bytes),
-    /// This request was the last one.
+    /// Nothing more is answered over it.
     Last(S),
-    /// It broke off.
-    Broken,
 }
 
-/// Answers the request that begins with these bytes: the last one, where `stop`'s sender is gone.
+/// Answers the request that begins with these bytes, and all that came together with it. Once `stop`'s sender is
+/// gone, only what is asked already is answered.
 pub(super) async fn take<S, F>(
     stream: S,
     begun: Bytes,
@@ -47,22 +48,31 @@ where
         // Also one that came together with the one before.
         phase.begins();
         let (answering, phase) = (answer(request), Arc::clone(&phase));
-        Box::pin(
-            async move { Ok::<_, Infallible>(answering.await.map(|body| Answer { body, phase })) },
-        )
+        Box::pin(async move {
+            let answer = answering.await;
+            // hyper ends a connection over which the answer says so.
+            let phase = (!answer.headers().contains_key(CONNECTION)).then_some(phase);
+            Ok::<_, Infallible>(answer.map(|body| Answer { body, phase }))
+        })
     });
     let io = TokioIo::new(Watched { stream, begun, phase: Arc::clone(&phase) });
     let mut connection = http.serve_connection(io, answering);
     let mut is_stopping = false;
     let ended = loop {
-        let ended = poll_fn(|context| match connection.poll_without_shutdown(context) {
-            Poll::Pending if phase.is(Phase::AWAITING) => Poll::Ready(Ok(())),
-            polled => polled,
+        // hyper looks for another request as soon as one is answered, for the sake of its limit on headers.
+        let ended = poll_fn(|context| match Pin::new(&mut connection).poll(context) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if phase.is(Phase::IDLE) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         });
         tokio::select! {
+            // hyper first: told to stop before it has read what has begun, it would drop that.
             biased;
             ended = ended => break ended,
             _ = stop.changed(), if !is_stopping => {
+                if phase.is(Phase::COMING) {
+                    break Some(Ok(()));
+                }
                 is_stopping = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
@@ -71,17 +81,11 @@ where
     let Parts { io, read_buf, .. } = connection.into_parts();
     let stream = io.into_inner().stream;
     match ended {
-        // What is empty holds its buffer, too.
-        Ok(()) if phase.is(Phase::AWAITING) && read_buf.is_empty() => {
-            Turn::Open(stream, Bytes::new())
-        }
-        Ok(()) if phase.is(Phase::AWAITING) => Turn::Open(stream, read_buf),
-        Ok(()) => Turn::Last(stream),
-        Err(error) => {
-            log::debug!(error:% = rollcall_report::error_chain(&error); "a connection broke off");
-            Turn::Broken
-        }
+        None => return Turn::Open(stream, read_buf),
+        Some(Ok(())) => {}
+        Some(Err(error)) => log::debug!(error:% = error_chain(&error); "a connection ends"),
     }
+    Turn::Last(stream)
 }
 
 /// How far a request has come.
@@ -89,14 +93,16 @@ where
 struct Phase(AtomicU8);
 
 impl Phase {
-    /// It is being answered, or has not come yet.
-    const ASKED: u8 = 0;
+    /// Its headers are not all there yet.
+    const COMING: u8 = 0;
+    /// It is being answered.
+    const ASKED: u8 = 1;
     /// hyper has all of the answer.
-    const ANSWERED: u8 = 1;
+    const ANSWERED: u8 = 2;
     /// The system has it.
-    const SENT: u8 = 2;
-    /// What hyper looks for now is another request, and nothing is there.
-    const AWAITING: u8 = 3;
+    const SENT: u8 = 3;
+    /// hyper looked for another one, and nothing is there.
+    const IDLE: u8 = 4;
 
     fn is(&self, phase: u8) -> bool {
         self.0.load(Ordering::Relaxed) == phase
@@ -116,7 +122,8 @@ impl Phase {
 /// The body of an answer. It is dropped when hyper has it all.
 struct Answer {
     body: Body,
-    phase: Arc<Phase>,
+    /// `None`: nothing follows.
+    phase: Option<Arc<Phase>>,
 }
 
 impl HttpBody for Answer {
@@ -141,7 +148,9 @@ impl HttpBody for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.phase.goes_on_from(Phase::ASKED);
+        if let Some(phase) = &self.phase {
+            phase.goes_on_from(Phase::ASKED);
+        }
     }
 }
 
@@ -203,7 +212,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    /// Leaves it open: whoever has it next closes it.
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
