@@ -29,8 +29,8 @@ use tower::{Service, ServiceExt as _};
 
 use turn::Turn;
 
-/// How long a client may take from connecting to the end of its first request's headers, and for those of each
-/// further request from their first byte on.
+/// How long a client may take for its first request's headers, once it is connected and hands are shaken, and for
+/// those of each further request from their first byte on.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest interval over which connections are kept.
 const LONGEST_INTERVAL: Duration = Duration::from_mins(2);
@@ -96,7 +96,7 @@ where
         grace: Duration,
     ) {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+        http.timer(TokioTimer::new());
         let (http, open) = (Arc::new(http), Arc::new(AtomicUsize::new(0)));
         let (mut connections, mut told) = (JoinSet::new(), None);
         loop {
@@ -118,8 +118,14 @@ where
                 since: Instant::now(),
                 stop: stop.clone(),
             };
+            let mut stop = stop.clone();
             connections.spawn(async move {
-                if let Ok((stream, service)) = accepting.await {
+                let accepted = tokio::select! {
+                    biased;
+                    accepted = accepting => accepted,
+                    _ = stop.changed() => return,
+                };
+                if let Ok((stream, service)) = accepted {
                     // In a box: a future is as large as all that it hands on, and this one stays.
                     connection.attend(Box::new(stream), service).await;
                 }
@@ -184,23 +190,23 @@ impl Connection {
         V::Future: Send,
     {
         let (mut stop, mut begun) = (self.stop.clone(), Bytes::new());
-        let mut until = Instant::now() + HEADER_TIMEOUT;
+        let (mut is_known, mut until) = (false, Instant::now() + HEADER_TIMEOUT);
         loop {
             if begun.is_empty() {
-                let mut first = [0];
+                let mut first = [0; 64];
                 let came = tokio::select! {
                     biased;
                     came = timeout_at(until, stream.read(&mut first)) => came,
                     _ = stop.changed() => break,
                 };
-                let Ok(Ok(1..)) = came else { break };
-                begun = past_empty_lines(&Bytes::copy_from_slice(&first));
+                let Ok(Ok(read @ 1..)) = came else { break };
+                let came = first.get(..read).unwrap_or_default();
+                begun = past_empty_lines(&Bytes::copy_from_slice(came));
                 continue;
             }
+            let left = until.saturating_duration_since(Instant::now());
             let mut http = http1::Builder::clone(&self.http);
-            http.header_read_timeout(
-                HEADER_TIMEOUT.min(until.saturating_duration_since(Instant::now())),
-            );
+            http.header_read_timeout(if is_known { HEADER_TIMEOUT } else { left });
             let answer = |request| self.answer(request, service.clone());
             // In a box, which is not there while the connection is only kept.
             match Box::pin(turn::take(stream, begun, &http, answer, &mut stop)).await {
@@ -210,6 +216,7 @@ impl Connection {
                     break;
                 }
             }
+            is_known = true;
             until = Instant::now() + self.keeps.map_or(HEADER_TIMEOUT, |keeps| keeps.idle);
         }
         // Whoever does not read that is not waited for.
