@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -76,7 +76,12 @@ pub(crate) fn pods_and_this_machine(cluster: &Cluster) {
         {
             let object = cluster.get(&[kind, pod, "--namespace", pods.namespace.name()]);
             let address: IpAddr = text(&object, address).parse().expect("an address");
-            let answer = get(SocketAddr::new(address, port), "/", "");
+            let address = SocketAddr::new(address, port);
+            // Rules follow a Service's creation.
+            wait_until(&format!("{kind} {pod} to be reached at {address}"), SOON, || {
+                TcpStream::connect_timeout(&address, SOON)
+            });
+            let answer = get(address, "/", "");
             assert_eq!(answer.body.trim(), node, "{kind} {pod} at {address}: {answer:?}");
         }
     }
