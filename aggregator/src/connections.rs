@@ -164,7 +164,7 @@ async fn accept(listener: &TcpListener, told: &mut Option<Instant>) -> TcpStream
             Err(error) => {
                 if told.is_none_or(|at| at.elapsed() >= TOLD_FOR) {
                     *told = Some(Instant::now());
-                    log::warn!(error:% = error; "the intake can take no connection: are too many files open?");
+                    log::warn!(error:% = error; "the intake can take no connection, and tries again: where too many files are open, raise the limit (LimitNOFILE, ulimit -n)");
                 }
                 sleep(PAUSE).await;
             }
