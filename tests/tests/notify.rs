@@ -8,8 +8,9 @@
 )]
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -59,9 +60,11 @@ impl Intake {
     }
 }
 
-/// A port that nobody listens on.
+/// A port that nobody listens on, at an address of its own: it is given to nobody who asks for any.
 fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    static LAST: AtomicU8 = AtomicU8::new(0);
+    let address = Ipv4Addr::new(127, 0, 1, LAST.fetch_add(1, Ordering::Relaxed));
+    let listener = TcpListener::bind((address, 0)).expect("a port");
     listener.local_addr().expect("bound")
 }
 

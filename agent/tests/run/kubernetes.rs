@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -141,9 +142,13 @@ impl World {
 impl Kubernetes {
     /// Starts a stand-in without a Node.
     pub(crate) fn start() -> Self {
+        // Each is at an address of its own: the port of one that is away would be given to another
+        // stand-in, and the agent of the one would talk to the other.
+        static LAST: AtomicU8 = AtomicU8::new(0);
+        let last = LAST.fetch_add(1, Ordering::Relaxed);
         let (version, _) = watch::channel(0);
         let shared = Arc::new(Shared { world: Mutex::default(), version });
-        let mut kubernetes = Self { address: ([127, 0, 0, 1], 0).into(), shared, running: None };
+        let mut kubernetes = Self { address: ([127, 0, 1, last], 0).into(), shared, running: None };
         kubernetes.come_back();
         kubernetes
     }

@@ -228,13 +228,15 @@ impl Lines {
 
     /// Waits until so many lines hold all of these words.
     async fn wait_for(words: &[&str], times: usize) {
-        let count = |lines: &Vec<String>| {
-            lines.iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
+        let holding = |lines: &[String]| -> Vec<String> {
+            let has_all = |line: &&String| words.iter().all(|word| line.contains(word));
+            lines.iter().filter(has_all).cloned().collect()
         };
         let mut lines = LINES.0.subscribe();
-        let found = timeout(SOON, lines.wait_for(|lines| count(lines) >= times)).await;
-        let found = found.expect("logged in time").expect("the logger lives").clone();
-        assert_eq!(count(&found), times, "{words:?} in {found:#?}");
+        let found = timeout(SOON, lines.wait_for(|lines| holding(lines).len() >= times)).await;
+        let all = found.expect("logged in time").expect("the logger lives").clone();
+        let found = holding(&all);
+        assert_eq!(found.len(), times, "{words:?} are in {found:#?} of {all:#?}");
     }
 
     fn hold_no_secret() {
