@@ -29,17 +29,22 @@ fn nodes(aggregator: &Aggregator) -> usize {
     nodes["nodes"].as_array().map_or(0, Vec::len)
 }
 
-#[test]
-fn a_burst_over_tls_with_changes_and_churn() {
-    let bed = Bed::new("targets: []\n");
+/// An aggregator that serves over TLS, and the file of its CA.
+fn serving_over_tls(bed: &Bed) -> (Aggregator, String) {
     let authority = Authority::new("swarm-ca");
     let issued = authority.issue("127.0.0.1", "IP:127.0.0.1", 1);
     bed.write("ca.crt", &authority.certificate());
     bed.write("tls.crt", &issued.certificate);
     bed.write("tls.key", &issued.key);
     let path = |name: &str| bed.path(name).display().to_string();
-    let (ca, cert, key) = (path("ca.crt"), path("tls.crt"), path("tls.key"));
-    let aggregator = bed.aggregator(&["--tls-cert", &cert, "--tls-key", &key]);
+    let (cert, key) = (path("tls.crt"), path("tls.key"));
+    (bed.aggregator(&["--tls-cert", &cert, "--tls-key", &key]), path("ca.crt"))
+}
+
+#[test]
+fn a_burst_over_tls_with_changes_and_churn() {
+    let bed = Bed::new("targets: []\n");
+    let (aggregator, ca) = serving_over_tls(&bed);
     let told = swarm(
         &bed,
         "token",
@@ -58,6 +63,16 @@ fn a_burst_over_tls_with_changes_and_churn() {
     assert!(replaced > 0 && told["changed"].as_u64() > Some(0), "{told}");
     let replaced = usize::try_from(replaced).expect("small");
     assert_eq!(nodes(&aggregator), 50 + replaced, "those that left are on the roll: {told}");
+}
+
+#[test]
+fn connections_over_tls_are_kept_for_longer_than_a_request_may_take() {
+    let bed = Bed::new("targets: []\n");
+    let (aggregator, ca) = serving_over_tls(&bed);
+    let twice = ["--agents", "4", "--burst", "100ms", "--interval", "12s", "--rounds", "2"];
+    let told = swarm(&bed, "token", &aggregator, &[&twice[..], &["--ca-file", &ca]].concat());
+    assert_eq!((&told["accepted"], &told["errors"]), (&json!(8), &json!({})), "{told}");
+    assert_eq!(told["connections"], json!(4), "{told}");
 }
 
 #[test]
