@@ -1,13 +1,13 @@
 //! How agents' connections are taken. What is written goes out at once. A connection over which a report was
 //! taken is kept until the next one, which spares both ends a handshake, unless there are too many already;
-//! that of anybody else is not. One that is kept holds a socket and what TLS needs, and nothing else.
+//! that of anybody else is not. One that is kept holds a socket and what TLS needs, and nothing else. There are
+//! never so many connections that no file could be opened for anything else.
 
 mod turn;
 
 use std::convert::Infallible;
 use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,7 +22,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tower::{Service, ServiceExt as _};
@@ -36,6 +36,13 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_INTERVAL: Duration = Duration::from_mins(2);
 /// How many are kept at most.
 const MOST: usize = 16_384;
+/// How many files are left to everything else: operators, networks, the store, tokens, certificates.
+const LEAST_LEFT: usize = 32;
+const MOST_LEFT: usize = 1024;
+/// How large a request's headers may get, about, and what of a body is read ahead.
+const READ_AHEAD: usize = 32 * 1024;
+/// How many bytes of empty lines may come before a request.
+const MOST_EMPTY: usize = 64;
 /// How old a connection gets: it does not outlive its certificate for long, and its agent comes to another
 /// aggregator in time.
 const OLDEST: Duration = Duration::from_hours(1);
@@ -58,13 +65,22 @@ pub struct Keeps {
 }
 
 impl Keeps {
-    /// Keeps connections until an agent that reports at this interval has done so again, unless that is far
-    /// away, and leaves half of the files that may be open to those who come.
-    pub fn of(interval: Duration, open_files: usize) -> Self {
-        let is_soon = interval <= LONGEST_INTERVAL;
-        let idle = if is_soon { HEADER_TIMEOUT.max(interval * 3 / 2) } else { HEADER_TIMEOUT };
-        Self { idle, most: MOST.min(open_files / 2), age: OLDEST }
+    /// Keeps connections until an agent that reports at this interval has done so again, and leaves half of all
+    /// that there may be to those who come. `None`: the next report is so far away that it is worth its own
+    /// connection.
+    pub fn of(interval: Duration, most: usize) -> Option<Self> {
+        (interval <= LONGEST_INTERVAL).then(|| Self {
+            idle: HEADER_TIMEOUT.max(interval * 3 / 2),
+            most: MOST.min(most / 2),
+            age: OLDEST,
+        })
     }
+}
+
+/// How many connections there may be at a time, of agents and of strangers, where so many files may be open.
+pub fn most_of(open_files: usize) -> usize {
+    let left = (open_files / 8).clamp(LEAST_LEFT, MOST_LEFT);
+    open_files.saturating_sub(left).max(1)
 }
 
 /// Takes connections from a listener and answers what is asked over them.
@@ -72,6 +88,7 @@ impl Keeps {
 pub struct Connections<A> {
     acceptor: A,
     keeps: Option<Keeps>,
+    most: usize,
 }
 
 impl<A> Connections<A>
@@ -82,9 +99,9 @@ where
     A::Future: Send + 'static,
     <A::Service as Service<Request<Incoming>>>::Future: Send,
 {
-    /// Takes them as `acceptor` does. Without `keeps`, each is for one request.
-    pub const fn new(acceptor: A, keeps: Option<Keeps>) -> Self {
-        Self { acceptor, keeps }
+    /// Takes them as `acceptor` does, so many at a time. Without `keeps`, each is for one request.
+    pub const fn new(acceptor: A, keeps: Option<Keeps>, most: usize) -> Self {
+        Self { acceptor, keeps, most }
     }
 
     /// Serves until `stop`'s sender is gone, then answers what is under way, for so long at most.
@@ -96,15 +113,21 @@ where
         grace: Duration,
     ) {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new());
-        let (http, open) = (Arc::new(http), Arc::new(AtomicUsize::new(0)));
-        let (mut connections, mut told) = (JoinSet::new(), None);
+        // Whoever has asked for all may close its end, and is answered all the same.
+        http.timer(TokioTimer::new()).max_buf_size(READ_AHEAD).half_close(true);
+        let http = Arc::new(http);
+        let places = Arc::new(Semaphore::new(self.keeps.map_or(0, |keeps| keeps.most)));
+        let (mut connections, mut told) = (JoinSet::new(), Told::default());
         loop {
+            let has_room = connections.len() < self.most;
+            if !has_room && told.is_due() {
+                log::warn!(open = self.most; "the intake takes no further connection until one ends: where there are so many agents, raise the limit of open files (LimitNOFILE, ulimit -n)");
+            }
             let stream = tokio::select! {
                 biased;
                 _ = stop.changed() => break,
                 Some(_ended) = connections.join_next() => continue,
-                stream = accept(&listener, &mut told) => stream,
+                stream = accept(&listener, &mut told), if has_room => stream,
             };
             // Held back, an answer waits until the client has acknowledged what was sent before: 40 ms.
             if stream.set_nodelay(true).is_err() {
@@ -113,8 +136,9 @@ where
             let accepting = self.acceptor.accept(stream, router.clone());
             let connection = Connection {
                 http: Arc::clone(&http),
-                open: Open::count(&open),
                 keeps: self.keeps,
+                places: Arc::clone(&places),
+                place: OnceLock::new(),
                 since: Instant::now(),
                 stop: stop.clone(),
             };
@@ -123,6 +147,7 @@ where
                 let accepted = tokio::select! {
                     biased;
                     accepted = accepting => accepted,
+                    // Nothing was asked yet.
                     _ = stop.changed() => return,
                 };
                 if let Ok((stream, service)) = accepted {
@@ -154,7 +179,7 @@ impl<S> Answers for S where
 }
 
 /// The next connection. While none can be taken, those who come wait.
-async fn accept(listener: &TcpListener, told: &mut Option<Instant>) -> TcpStream {
+async fn accept(listener: &TcpListener, told: &mut Told) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
@@ -162,8 +187,7 @@ async fn accept(listener: &TcpListener, told: &mut Option<Instant>) -> TcpStream
             Err(error)
                 if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) => {}
             Err(error) => {
-                if told.is_none_or(|at| at.elapsed() >= TOLD_FOR) {
-                    *told = Some(Instant::now());
+                if told.is_due() {
                     log::warn!(error:% = error; "the intake can take no connection, and tries again: where too many files are open, raise the limit (LimitNOFILE, ulimit -n)");
                 }
                 sleep(PAUSE).await;
@@ -172,11 +196,29 @@ async fn accept(listener: &TcpListener, told: &mut Option<Instant>) -> TcpStream
     }
 }
 
+/// When it was told last that no connection can be taken.
+#[derive(Debug, Default)]
+struct Told(Option<Instant>);
+
+impl Told {
+    /// Whether it is to be told again.
+    fn is_due(&mut self) -> bool {
+        let is_due = self.0.is_none_or(|at| at.elapsed() >= TOLD_FOR);
+        if is_due {
+            self.0 = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
 /// One connection.
 struct Connection {
     http: Arc<http1::Builder>,
-    open: Open,
     keeps: Option<Keeps>,
+    /// One for each connection that may be kept.
+    places: Arc<Semaphore>,
+    /// Its own, from the first report on that was taken over it.
+    place: OnceLock<OwnedSemaphorePermit>,
     since: Instant,
     stop: watch::Receiver<()>,
 }
@@ -190,7 +232,8 @@ impl Connection {
         V::Future: Send,
     {
         let (mut stop, mut begun) = (self.stop.clone(), Bytes::new());
-        let (mut is_known, mut until) = (false, Instant::now() + HEADER_TIMEOUT);
+        let (mut has_reported, mut until) = (false, Instant::now() + HEADER_TIMEOUT);
+        let mut empty = 0;
         loop {
             if begun.is_empty() {
                 let mut first = [0; 64];
@@ -202,11 +245,16 @@ impl Connection {
                 let Ok(Ok(read @ 1..)) = came else { break };
                 let came = first.get(..read).unwrap_or_default();
                 begun = past_empty_lines(&Bytes::copy_from_slice(came));
+                empty += read - begun.len();
+                // Of somebody who never ceases, the time would not be looked at.
+                if empty > MOST_EMPTY {
+                    break;
+                }
                 continue;
             }
             let left = until.saturating_duration_since(Instant::now());
             let mut http = http1::Builder::clone(&self.http);
-            http.header_read_timeout(if is_known { HEADER_TIMEOUT } else { left });
+            http.header_read_timeout(if has_reported { HEADER_TIMEOUT } else { left });
             let answer = |request| self.answer(request, service.clone());
             // In a box, which is not there while the connection is only kept.
             match Box::pin(turn::take(stream, begun, &http, answer, &mut stop)).await {
@@ -216,8 +264,9 @@ impl Connection {
                     break;
                 }
             }
-            is_known = true;
-            until = Instant::now() + self.keeps.map_or(HEADER_TIMEOUT, |keeps| keeps.idle);
+            (has_reported, empty) = (true, 0);
+            // Without, each answer is the last one.
+            until = Instant::now() + self.keeps.map_or(Duration::ZERO, |keeps| keeps.idle);
         }
         // Whoever does not read that is not waited for.
         let _gone = timeout(PARTING, stream.shutdown()).await;
@@ -235,13 +284,18 @@ impl Connection {
         let is_kept = is_report
             && answer.status().is_success()
             && self.stop.has_changed().is_ok()
-            && self.keeps.is_some_and(|keeps| {
-                self.open.all() <= keeps.most && self.since.elapsed() < keeps.age
-            });
+            && self.keeps.is_some_and(|keeps| self.since.elapsed() < keeps.age)
+            && self.has_place();
         if !is_kept {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
+    }
+
+    /// Whether it has a place among those that are kept, or gets one: those that have one keep theirs.
+    fn has_place(&self) -> bool {
+        let take = || Arc::clone(&self.places).try_acquire_owned();
+        self.place.get().is_some() || take().is_ok_and(|place| self.place.set(place).is_ok())
     }
 }
 
@@ -252,31 +306,10 @@ fn past_empty_lines(bytes: &Bytes) -> Bytes {
     if empty == bytes.len() { Bytes::new() } else { bytes.slice(empty..) }
 }
 
-/// One connection among those that are open.
-#[derive(Debug)]
-struct Open(Arc<AtomicUsize>);
-
-impl Open {
-    fn count(open: &Arc<AtomicUsize>) -> Self {
-        open.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(open))
-    }
-
-    /// How many are open.
-    fn all(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
+    use std::pin::pin;
 
     use axum::routing::{get, post};
     use axum_server::accept::DefaultAcceptor;
@@ -337,6 +370,10 @@ mod tests {
 
     impl Serving {
         async fn start(keeps: Option<Keeps>) -> Self {
+            Self::start_with(keeps, 100).await
+        }
+
+        async fn start_with(keeps: Option<Keeps>, most: usize) -> Self {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
             let address = listener.local_addr().expect("bound");
             let slow = async |body: Bytes| {
@@ -350,7 +387,7 @@ mod tests {
                 .route("/stuck", post(std::future::pending::<()>))
                 .route("/large", get(async || "x".repeat(LARGE)));
             let (taking, stop) = watch::channel(());
-            let connections = Connections::new(DefaultAcceptor, keeps);
+            let connections = Connections::new(DefaultAcceptor, keeps, most);
             let task = tokio::spawn(connections.serve(listener, router, stop, GRACE));
             Self { address, task, taking }
         }
@@ -367,27 +404,34 @@ mod tests {
 
     #[test]
     fn how_long_and_how_many() {
-        for (interval, open_files, idle, most) in [
-            (60, 65_536, 90, 16_384),
-            (120, 65_536, 180, 16_384),
-            (121, 65_536, 10, 16_384),
-            (1, 65_536, 10, 16_384),
-            (60, 1024, 90, 512),
+        for (interval, open_files, kept, most) in [
+            (60, 65_536, Some((90, 16_384)), 64_512),
+            (120, 65_536, Some((180, 16_384)), 64_512),
+            (121, 65_536, None, 64_512),
+            (1, 65_536, Some((10, 16_384)), 64_512),
+            (60, 1024, Some((90, 448)), 896),
+            (60, 64, Some((90, 16)), 32),
+            (60, 8, Some((90, 0)), 1),
         ] {
-            let keeps = Keeps::of(Duration::from_secs(interval), open_files);
-            assert_eq!((keeps.idle.as_secs(), keeps.most), (idle, most), "{interval} {open_files}");
+            let all = most_of(open_files);
+            let keeps = Keeps::of(Duration::from_secs(interval), all);
+            let found = keeps.map(|keeps| (keeps.idle.as_secs(), keeps.most));
+            assert_eq!((found, all), (kept, most), "{interval} {open_files}");
         }
     }
 
     #[tokio::test]
     async fn only_so_many_are_kept() {
         let server = Serving::start(Some(keeps(2, OLDEST))).await;
+        let _strangers = tokio::join!(server.connect(), server.connect());
         let (mut one, mut other) = (server.connect().await, server.connect().await);
         assert_eq!([ask(&mut one).await, ask(&mut other).await], [false; 2], "there is room");
         let mut third = server.connect().await;
         assert!(ask(&mut third).await, "there is none any more");
         assert_eq!(closed_after(&mut third).await, 0, "at once");
+        let mut fourth = server.connect().await;
         assert_eq!([ask(&mut one).await, ask(&mut other).await], [false; 2], "they stay");
+        assert!(ask(&mut fourth).await, "they go before whoever comes");
         drop(other);
         let is_room = async {
             while ask(&mut server.connect().await).await {
@@ -395,6 +439,20 @@ mod tests {
             }
         };
         timeout(HEADER_TIMEOUT, is_room).await.expect("there is room again");
+    }
+
+    #[tokio::test]
+    async fn only_so_many_are_taken() {
+        let server = Serving::start_with(Some(keeps(10, OLDEST)), 2).await;
+        let (mut known, stranger) = (server.connect().await, server.connect().await);
+        assert!(!ask(&mut known).await);
+        let mut next = server.connect().await;
+        let mut asked = pin!(ask(&mut next));
+        timeout(GRACE / 2, asked.as_mut()).await.expect_err("it waits");
+        assert!(!ask(&mut known).await, "whoever is there is answered");
+        drop(stranger);
+        let is_last = timeout(GRACE, asked).await.expect("once another one has ended");
+        assert!(!is_last);
     }
 
     #[tokio::test]
@@ -438,6 +496,9 @@ mod tests {
             },
             closed_after(&mut slow),
         );
+        let mut restless = server.connect().await;
+        let lines = async { while restless.write_all(b"\r\n").await.is_ok() {} };
+        timeout(GRACE, lines).await.expect("empty lines without an end are not waited for");
         let limit = HEADER_TIMEOUT.as_secs();
         for (who, after) in [("silent", silent), ("late", late), ("slow", slow)] {
             assert!((limit - 2..=limit + 3).contains(&after), "{who}: {after} s");
@@ -474,6 +535,35 @@ mod tests {
             let _reset = closed.unwrap_or_else(|_elapsed| panic!("{asked}: it is kept"));
             assert_eq!(String::from_utf8_lossy(&more), "", "{asked}");
         }
+    }
+
+    #[tokio::test]
+    async fn whoever_says_no_more_is_answered() {
+        let server = Serving::start(Some(keeps(10, OLDEST))).await;
+        for what in ["POST /echo", "POST /slow"] {
+            let mut connection = server.connect().await;
+            connection.write_all(request(what, "a report").as_bytes()).await.expect("sent");
+            connection.shutdown().await.expect("said");
+            let (_head, body) = answer(&mut connection).await;
+            assert_eq!(body, b"a report", "{what}");
+            assert_eq!(closed_after(&mut connection).await, 0, "{what}: at once");
+        }
+    }
+
+    #[tokio::test]
+    async fn headers_are_no_place_for_much() {
+        let server = Serving::start(Some(keeps(10, OLDEST))).await;
+        let mut connection = server.connect().await;
+        let head = format!("POST / HTTP/1.1\r\nhost: {}", "x".repeat(2 * READ_AHEAD));
+        // What is not read resets the connection, perhaps while this is sent.
+        let _reset = connection.write_all(head.as_bytes()).await;
+        let (head, _body) = answer(&mut connection).await;
+        assert!(head.starts_with("http/1.1 431 "), "{head}");
+        let mut connection = server.connect().await;
+        let body = "x".repeat(10 * READ_AHEAD);
+        connection.write_all(request("POST /echo", &body).as_bytes()).await.expect("sent");
+        let (head, echo) = answer(&mut connection).await;
+        assert!(echo == body.as_bytes(), "{head}");
     }
 
     #[tokio::test]
@@ -557,8 +647,9 @@ mod tests {
         let server = Serving::start(None).await;
         let connection = Connection {
             http: Arc::new(http1::Builder::new()),
-            open: Open::count(&Arc::default()),
             keeps: None,
+            places: Arc::new(Semaphore::new(0)),
+            place: OnceLock::new(),
             since: Instant::now(),
             stop: server.taking.subscribe(),
         };

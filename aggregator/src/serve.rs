@@ -28,7 +28,7 @@ use tokio::time::MissedTickBehavior;
 use crate::admin::access::Access;
 use crate::aggregator::Aggregator;
 use crate::cluster_file::{AiosTarget, ClusterFile, ClusterFileError, Stamping};
-use crate::connections::{Connections, HEADER_TIMEOUT, Keeps};
+use crate::connections::{Connections, HEADER_TIMEOUT, Keeps, most_of};
 use crate::intake::authenticate::Authenticator;
 use crate::intake::review::{Reviewer, ServiceAccount};
 use crate::kubernetes::events::{self, Events};
@@ -301,9 +301,10 @@ async fn run(
 
     let stop = axum_server::Handle::new();
     background.spawn(never(inform(Arc::clone(&aggregator), notifier.clone(), stop.clone())));
-    let keeps = Keeps::of(config.interval, open_files);
     let (taking, untaken) = watch::channel(());
-    let intake = serve_intake(listeners.intake, intake, tls, keeps, untaken);
+    let most = most_of(open_files);
+    let keeps = Keeps::of(config.interval, most);
+    let intake = serve_intake(listeners.intake, intake, tls, (keeps, most), untaken);
     let admin = serve_admin(admin_listener, admin, stop.clone());
     tokio::pin!(intake, admin);
     tokio::select! {
@@ -314,15 +315,18 @@ async fn run(
         () = aggregator.store.closed() => return Err(ServeError::Ended { part: "store" }),
     }
     drop(serving);
-    background.shutdown().await;
-    // Nothing is under way any more that only a leader may do.
-    drop(resign);
-    if let Some(candidacy) = candidacy {
-        drop(candidacy.await);
-    }
-    drop(taking);
-    stop.graceful_shutdown(Some(STOP_GRACE));
-    let (intake, admin) = tokio::join!(intake, admin);
+    let end = async move {
+        background.shutdown().await;
+        // Nothing is under way any more that only a leader may do.
+        drop(resign);
+        if let Some(candidacy) = candidacy {
+            drop(candidacy.await);
+        }
+        drop(taking);
+        stop.graceful_shutdown(Some(STOP_GRACE));
+    };
+    // Until then all are answered, whoever comes now among them.
+    let ((), intake, admin) = tokio::join!(end, intake, admin);
     if let Err(error) = aggregator.store_last_seen().await {
         log::error!(error:% = error; "the times of the last reports could not be stored");
     }
@@ -622,20 +626,22 @@ async fn serve_intake(
     listener: TcpListener,
     intake: Router,
     tls: Option<Tls>,
-    keeps: Keeps,
+    (keeps, most): (Option<Keeps>, usize),
     stop: watch::Receiver<()>,
 ) -> Result<(), ServeError> {
     let failed = |source| ServeError::Listener { listener: "intake", source };
     let address = listener.local_addr().map_err(failed)?;
     log::info!(address:% = address, tls = tls.is_some(); "intake listening");
-    let keeps = tls.as_ref().is_none_or(|tls| !tls.one_request_each).then_some(keeps);
+    let keeps = keeps.filter(|_| tls.as_ref().is_none_or(|tls| !tls.one_request_each));
     if let Some(Keeps { idle, most, .. }) = keeps {
         log::info!(most = most, seconds = idle.as_secs(); "agents' connections are kept until they report again");
     }
     if let Some(Tls { acceptor, .. }) = tls {
-        Connections::new(acceptor, keeps).serve(listener, intake, stop, STOP_GRACE).await;
+        Connections::new(acceptor, keeps, most).serve(listener, intake, stop, STOP_GRACE).await;
     } else {
-        Connections::new(DefaultAcceptor, keeps).serve(listener, intake, stop, STOP_GRACE).await;
+        Connections::new(DefaultAcceptor, keeps, most)
+            .serve(listener, intake, stop, STOP_GRACE)
+            .await;
     }
     Ok(())
 }

@@ -93,8 +93,9 @@ fn stderr(level: LevelFilter) -> Logger {
     env_logger::Builder::new()
         .filter_level(level.min(LevelFilter::Warn))
         .filter_module("rollcall", level)
-        // What they log at each try comes back as the request's error, which is told once.
-        .filter_module("rustls_platform_verifier", LevelFilter::Off)
+        // What they log at each try comes back as the request's error, which is told once. What rustls says
+        // besides is said by whoever connects, as often and at such length as they like.
+        .filter_module("rustls", LevelFilter::Off)
         .filter_module("kube_runtime", LevelFilter::Off)
         .filter_module("kube_client::client", LevelFilter::Off)
         // A CA bundle that cannot be read anew is told by nobody else.
@@ -193,6 +194,8 @@ mod tests {
             (LevelFilter::Debug, "hyper::client", Level::Info, false),
             (LevelFilter::Trace, "hyper::client", Level::Warn, true),
             (LevelFilter::Error, "hyper::client", Level::Warn, false),
+            (LevelFilter::Trace, "rustls::msgs::handshake", Level::Warn, false),
+            (LevelFilter::Trace, "rustls_platform_verifier", Level::Error, false),
             (LevelFilter::Trace, "kube_client::client", Level::Error, false),
             (LevelFilter::Trace, "kube_client::client::tls", Level::Warn, true),
             (LevelFilter::Off, "rollcall_agent::run", Level::Error, false),

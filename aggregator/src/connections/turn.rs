@@ -59,7 +59,6 @@ where
     let mut connection = http.serve_connection(io, answering);
     let mut is_stopping = false;
     let ended = loop {
-        // hyper looks for another request as soon as one is answered, for the sake of its limit on headers.
         let ended = poll_fn(|context| match Pin::new(&mut connection).poll(context) {
             Poll::Ready(ended) => Poll::Ready(Some(ended)),
             Poll::Pending if phase.is(Phase::IDLE) => Poll::Ready(None),
@@ -101,7 +100,8 @@ impl Phase {
     const ANSWERED: u8 = 2;
     /// The system has it.
     const SENT: u8 = 3;
-    /// hyper looked for another one, and nothing is there.
+    /// hyper looked for another one, and nothing is there: it holds nothing but what it has read ahead. It looks
+    /// at once because its limit on headers begins then.
     const IDLE: u8 = 4;
 
     fn is(&self, phase: u8) -> bool {
