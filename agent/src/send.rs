@@ -1,7 +1,7 @@
 //! Posts a report to the aggregator and judges the reply.
 
 use std::error::Error as StdError;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -103,7 +103,7 @@ impl Sender {
         // What TLS refuses once it refuses twice.
         let is_lost = |error: &reqwest::Error| {
             !error.is_connect()
-                && !error.is_timeout()
+                && (!error.is_timeout() || is_unacknowledged(error))
                 && self.trust.explain(error, Timestamp::now()).is_none()
         };
         let sent = match (request.send().await, again) {
@@ -165,6 +165,14 @@ impl Sender {
         value.set_sensitive(true);
         Ok(value)
     }
+}
+
+/// Whether the system has given a connection up, since nothing that was sent was acknowledged. Our own limit on
+/// all of a report is another matter.
+fn is_unacknowledged(error: &reqwest::Error) -> bool {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    let mut said = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
+    said.any(|error| error.kind() == ErrorKind::TimedOut && error.raw_os_error().is_some())
 }
 
 /// The token of a file. One that is not there counts for nothing where it is not needed: its folder
