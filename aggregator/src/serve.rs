@@ -339,7 +339,8 @@ async fn run(
 const OPEN_FILES: u64 = 65_536;
 
 /// Lets more files be open than a shell or a container does for the sake of programs that use select(2), as
-/// far as the system allows: thousands of agents may report at once, as after an outage. Says how many.
+/// far as the system allows: thousands of agents may report at once, as after an outage. Says how many of
+/// them to count on.
 fn allow_open_files() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let mut files = limit.current.unwrap_or(u64::MAX);
@@ -352,7 +353,8 @@ fn allow_open_files() -> usize {
             }
         }
     }
-    usize::try_from(files).unwrap_or(usize::MAX)
+    // Containers often have a million, or no limit at all.
+    usize::try_from(files.min(OPEN_FILES)).unwrap_or(usize::MAX)
 }
 
 /// Each target that is registered with, and how it is reached.
