@@ -65,13 +65,13 @@ pub struct Keeps {
 }
 
 impl Keeps {
-    /// Keeps connections until an agent that reports at this interval has done so again, and leaves half of all
+    /// Keeps connections until an agent that reports at this interval has done so again, and leaves a quarter of all
     /// that there may be to those who come. `None`: the next report is so far away that it is worth its own
     /// connection.
     pub fn of(interval: Duration, most: usize) -> Option<Self> {
         (interval <= LONGEST_INTERVAL).then(|| Self {
             idle: HEADER_TIMEOUT.max(interval * 3 / 2),
-            most: MOST.min(most / 2),
+            most: MOST.min(most / 4 * 3),
             age: OLDEST,
         })
     }
@@ -409,8 +409,8 @@ mod tests {
             (120, 65_536, Some((180, 16_384)), 64_512),
             (121, 65_536, None, 64_512),
             (1, 65_536, Some((10, 16_384)), 64_512),
-            (60, 1024, Some((90, 448)), 896),
-            (60, 64, Some((90, 16)), 32),
+            (60, 1024, Some((90, 672)), 896),
+            (60, 64, Some((90, 24)), 32),
             (60, 8, Some((90, 0)), 1),
         ] {
             let all = most_of(open_files);
