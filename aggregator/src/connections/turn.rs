@@ -177,11 +177,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         }
         let most = self.begun.len().min(buffer.remaining());
         buffer.put_slice(&self.begun.split_to(most));
-        // With what has come since.
-        match Pin::new(&mut self.stream).poll_read(context, buffer) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
-        }
+        // With what has come since. Where that is an end or an error, the next read says so.
+        let _more = Pin::new(&mut self.stream).poll_read(context, buffer);
+        Poll::Ready(Ok(()))
     }
 }
 
