@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, InvalidHeaderValue};
-use rollcall_daemon::http::{BodyError, below, read_bounded};
+use rollcall_daemon::http::{BodyError, below, causes, read_bounded};
 use rollcall_daemon::secret::{Secret, SecretError, read_token_file, warn_if_exposed};
 use rollcall_report::{Assignment, NodeReport, REPORTS_PATH, Refusal, clean_text, error_chain};
 use thiserror::Error;
@@ -170,8 +170,7 @@ impl Sender {
 /// Whether the system has given a connection up, since nothing that was sent was acknowledged. Our own limit on
 /// all of a report is another matter.
 fn is_unacknowledged(error: &reqwest::Error) -> bool {
-    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    let mut said = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
+    let mut said = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
     said.any(|error| error.kind() == ErrorKind::TimedOut && error.raw_os_error().is_some())
 }
 

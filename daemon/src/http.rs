@@ -135,19 +135,20 @@ impl ClientCertificate<'_> {
     }
 }
 
-/// The TLS library's error behind one of a request. `std::io::Error` passes over what it wraps.
-pub fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
-    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<rustls::Error>() {
-            return Some(found);
-        }
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+/// An error of a request and all behind it. `std::io::Error` itself passes over what it wraps.
+pub fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    let first: &(dyn StdError + 'static) = error;
+    std::iter::successors(Some(first), |error| {
+        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             Some(wrapped) => Some(wrapped),
-            None => error.source(),
-        };
-    }
-    None
+            None => (*error).source(),
+        }
+    })
+}
+
+/// The TLS library's error behind one of a request.
+pub fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
+    causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 /// Whether what is sent there stays between the two ends: HTTPS, or HTTP that never leaves this
